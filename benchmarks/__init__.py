@@ -1,0 +1,1 @@
+"""The startup suite and the demo."""

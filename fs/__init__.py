@@ -1,0 +1,1 @@
+"""The read side of a lazy image: format, registry, backends, cache, tree, drivers, daemon."""

@@ -1,0 +1,1 @@
+"""Decoded chunks on local disk: fetched once, verified, shared."""

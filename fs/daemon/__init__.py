@@ -1,0 +1,1 @@
+"""The processes behind a mount: supervisor, worker, and the calls that start and stop them."""

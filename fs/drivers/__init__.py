@@ -1,0 +1,1 @@
+"""How a tree reaches the kernel."""

@@ -1,0 +1,1 @@
+"""RAFS bootstraps, blob files and chunk maps: bytes in, bytes out; imports nothing of ours."""

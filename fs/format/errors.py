@@ -1,0 +1,77 @@
+"""The errors that a user can cause or meet, as one tree.
+
+Every one of them is a single line that says what is wrong and where, and has
+an exit code that is the same in all our commands. Anything else that reaches
+the top of a command is a bug of ours and may show its traceback.
+
+    Failure                     1   (never raised itself)
+    ├── UsageError              2   the command line or a configuration file is wrong
+    ├── FormatError             3   a bootstrap, blob, layer or manifest is malformed or unsupported
+    ├── VerifyError             4   bytes do not have the digest or size that was promised
+    ├── NotFoundError           5   no such image, tag, blob, file, container
+    ├── AccessError             6   refused: bad login, forbidden, missing privilege
+    ├── UnreachableError        7   a server cannot be reached, or keeps failing
+    ├── StorageError            8   local disk: full, read-only, I/O error
+    ├── MountError              9   the kernel or the daemon refuses to mount or unmount
+    └── PlainImageError        10   an ordinary OCI image where a Nydus image is needed
+
+The module stands at the bottom of the import order, which is why it is here.
+"""
+
+from __future__ import annotations
+
+
+class Failure(Exception):
+    """A failure with a one-line message; `exit_code` is what a command ends with."""
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(Failure):
+    exit_code = 2
+
+
+class FormatError(Failure):
+    """Malformed data. `where` names the object and, if known, the byte offset."""
+
+    exit_code = 3
+
+    def __init__(self, what: str, where: str = "") -> None:
+        super().__init__(f"{where}: {what}" if where else what)
+        self.what = what
+        self.where = where
+
+
+class VerifyError(Failure):
+    exit_code = 4
+
+
+class NotFoundError(Failure):
+    exit_code = 5
+
+
+class AccessError(Failure):
+    exit_code = 6
+
+
+class UnreachableError(Failure):
+    exit_code = 7
+
+
+class StorageError(Failure):
+    exit_code = 8
+
+
+class MountError(Failure):
+    exit_code = 9
+
+
+class PlainImageError(Failure):
+    exit_code = 10

@@ -1,0 +1,46 @@
+"""A file system tree in memory: what the bootstrap writer takes.
+
+An inode is one `Node` object, however many names it has: a hard link is the
+same object under a second name. Names and link targets are bytes, as the
+kernel has them. Nothing here is validated: the writer checks the format's limits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Chunk(NamedTuple):
+    """A piece of a regular file, as it lies in a blob (sizes and offsets in bytes).
+
+    `position` is its place in the blob's chunk information array; `flags` are
+    those of the chunk table. Chunks shared by several files are equal tuples;
+    where in the file a chunk lies follows from its place in `Node.chunks`.
+    """
+
+    digest: bytes
+    blob_index: int
+    position: int
+    compressed_offset: int
+    compressed_size: int
+    uncompressed_offset: int
+    uncompressed_size: int
+    flags: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One inode. `mode` has the file type bits of stat(2); `rdev` is as makedev gives it."""
+
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    mtime_nsec: int = 0
+    size: int = 0
+    rdev: int = 0
+    target: bytes = b""
+    xattrs: dict[bytes, bytes] = field(default_factory=dict)
+    chunks: list[Chunk] = field(default_factory=list)
+    children: dict[bytes, Node] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""OCI images at rest: references, manifests, and the stores that hold them."""

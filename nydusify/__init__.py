@@ -1,0 +1,1 @@
+"""Convert container images to Nydus images: a bootstrap and chunked blobs."""

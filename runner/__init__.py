@@ -1,0 +1,1 @@
+"""lazyrun: containers from lazily loaded images, by namespaces and pivot_root."""

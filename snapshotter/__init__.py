@@ -1,0 +1,1 @@
+"""The layers of a container on overlayfs: image, Init layer, writable upper."""

@@ -1,0 +1,92 @@
+"""Debian's docker-registry on loopback, stopped when the caller is done with it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Registry:
+    """`host` is "127.0.0.1:PORT"; `log` has one JSON line a request (status, bytes, range)."""
+
+    host: str
+    log: Path
+    storage: Path
+
+    def requests(self, path_part: str = "") -> list[dict[str, Any]]:
+        """The answered requests whose URI contains `path_part`, oldest first."""
+        answered = []
+        for line in self.log.read_text(errors="replace").splitlines():
+            if '"http.response.status"' in line and path_part in line:
+                answered.append(json.loads(line))
+        return answered
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def start_registry(
+    root: Path, *, auth: dict[str, Any] | None = None, tls: dict[str, str] | None = None
+) -> Iterator[Registry]:
+    """Run a registry with its data under `root`; `auth` is the registry's own `auth` section."""
+    port = free_port()
+    storage = root / "data"
+    storage.mkdir(parents=True, exist_ok=True)
+    config: dict[str, Any] = {
+        "version": 0.1,
+        "log": {"level": "info", "formatter": "json", "accesslog": {"disabled": True}},
+        "storage": {
+            "filesystem": {"rootdirectory": str(storage)},
+            "delete": {"enabled": True},
+        },
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    if auth:
+        config["auth"] = auth
+    if tls:
+        config["http"]["tls"] = tls
+    config_file = root / "config.yml"
+    config_file.write_text(json.dumps(config))  # JSON is YAML
+    log = root / "registry.log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            ["docker-registry", "serve", str(config_file)], stdout=sink, stderr=sink
+        )
+    try:
+        _await_port(process, port, log)
+        yield Registry(f"127.0.0.1:{port}", log, storage)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"docker-registry ended: {log.read_text()[-500:]}")
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError("docker-registry does not listen")
