@@ -1,0 +1,168 @@
+"""Where images are kept: the reader and the writer that every kind of place implements.
+
+    [docker://]REFERENCE             a registry
+    oci:DIR[:TAG]                    an OCI image layout
+    oci-archive:FILE[:TAG]           the same in a tar file (reading only)
+    docker-archive:FILE[:NAME:TAG]   what `docker save` writes
+
+What a reader returns is verified by digest, except `read_range`, whose callers
+verify chunks. A writer shows nothing under the target's name before the last
+`push_manifest(tag=True)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
+
+from fs.format.errors import UsageError
+from fs.registry.config import ImageConfig
+from fs.registry.descriptor import Descriptor
+from fs.registry.manifest import Index, Manifest
+from fs.registry.platform import Platform
+from fs.registry.reference import Reference, parse_reference
+from fs.registry.retry import RetryPolicy
+
+Progress = Callable[[int], None]
+Body = BinaryIO | Path | bytes
+
+
+class Image(NamedTuple):
+    """One image of one platform; `descriptor` points at the manifest."""
+
+    manifest: Manifest
+    config: ImageConfig
+    descriptor: Descriptor
+
+
+class ImageReader(Protocol):
+    """Thread-safe. `name` is what the user wrote, without credentials."""
+
+    @property
+    def name(self) -> str: ...
+
+    def resolve(self, platform: Platform | None = None, *, nydus: bool = False) -> Image:
+        """The image for `platform` (None: this machine's), verified.
+
+        Where an index has both variants, `nydus` says which one is meant.
+        """
+
+    def index(self) -> Index | None:
+        """The index, if the name points at one."""
+
+    def open_blob(self, descriptor: Descriptor) -> BinaryIO:
+        """The blob's bytes as stored, as a stream.
+
+        read() raises VerifyError, at the latest in place of the last piece, if the
+        digest or size is not the promised one; UnreachableError if the link is lost
+        for good.
+        """
+
+    def read_blob(self, descriptor: Descriptor, limit: int) -> bytes:
+        """The whole blob, verified; FormatError if it is larger than `limit` bytes."""
+
+    def read_range(self, blob: Descriptor | str, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes of a blob (a digest will do). NOT verified."""
+
+    def close(self) -> None: ...
+
+
+class ImageWriter(Protocol):
+    """Thread-safe. Closing before the tag is pushed publishes nothing."""
+
+    @property
+    def name(self) -> str: ...
+
+    def has_blob(self, descriptor: Descriptor) -> bool: ...
+
+    def push_blob(
+        self, descriptor: Descriptor, body: Body, progress: Progress | None = None
+    ) -> None:
+        """Store a blob, unless it is there; VerifyError if `body` is not what it should be.
+
+        `progress` is called with the number of bytes sent since the last call.
+        A BinaryIO is read from its position and left open; only one that can seek
+        can be sent again after a fault.
+        """
+
+    def push_manifest(self, raw: bytes, media_type: str, *, tag: bool) -> Descriptor:
+        """Store a manifest or index; with `tag`, publish it under the target's name."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """How registries are reached. Only command lines fill `environment` (with os.environ).
+
+    `plain_http`: http, without asking. `insecure`: certificates are not checked, and
+    http is tried where https does not answer. `auth_file`: the only place for logins.
+    `environment`: HOME, DOCKER_CONFIG, REGISTRY_AUTH_FILE, XDG_*, PATH, *_PROXY.
+    Timeouts are in seconds, of one wait each.
+    """
+
+    plain_http: bool = False
+    insecure: bool = False
+    auth_file: Path | None = None
+    ca_file: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    connect_timeout: float = 10.0
+    read_timeout: float = 30.0
+
+
+def open_reader(text: str, options: StoreOptions | None = None) -> ImageReader:
+    """A reader of the place that `text` names. Nothing is asked of a server yet."""
+    options = options or StoreOptions()
+    kind, rest = _split_place(text)
+    if kind == "oci":
+        from fs.registry.layout import open_layout
+
+        return open_layout(rest, text)
+    if kind in ("oci-archive", "docker-archive"):
+        from fs.registry.archive import open_archive
+
+        return open_archive(kind, rest, text)
+    from fs.registry.remote import RegistryReader
+
+    return RegistryReader(parse_reference(rest), options)
+
+
+def open_writer(
+    text: str, options: StoreOptions | None = None, *, mount_from: Reference | None = None
+) -> ImageWriter:
+    """A writer to the place that `text` names.
+
+    `mount_from` is where the target's blobs may already be; a registry that holds both
+    repositories then takes them from there without an upload.
+    """
+    options = options or StoreOptions()
+    kind, rest = _split_place(text)
+    if kind == "oci":
+        from fs.registry.layout_writer import LayoutWriter, split_layout_place
+
+        return LayoutWriter(*split_layout_place(rest, text), text)
+    if kind == "docker-archive":
+        from fs.registry.archive_writer import open_archive_writer
+
+        return open_archive_writer(rest, text)
+    if kind == "oci-archive":
+        raise UsageError(f"{text}: oci-archive is for reading only; use oci: or docker-archive:")
+    from fs.registry.remote import RegistryWriter
+
+    return RegistryWriter(parse_reference(rest), options, mount_from)
+
+
+_KINDS = ("oci", "oci-archive", "docker-archive")
+
+
+def _split_place(text: str) -> tuple[str, str]:
+    """Kind and rest of a place; kind "registry" for a reference."""
+    kind, colon, rest = text.partition(":")
+    if colon and kind in _KINDS:
+        if not rest:
+            raise UsageError(f"{text} lacks a path")
+        return kind, rest
+    return "registry", text.removeprefix("docker://")
