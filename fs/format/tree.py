@@ -31,7 +31,11 @@ class Chunk(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One inode. `mode` has the file type bits of stat(2); `rdev` is as makedev gives it."""
+    """One inode. `mode` has the file type bits of stat(2); `rdev` is as makedev gives it.
+
+    `nlink` is the link count of a non-directory; 0 stands for the number of its
+    names in the tree (they differ where an upper layer hides one of the names).
+    """
 
     mode: int
     uid: int = 0
@@ -40,6 +44,7 @@ class Node:
     mtime_nsec: int = 0
     size: int = 0
     rdev: int = 0
+    nlink: int = 0
     target: bytes = b""
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
     chunks: list[Chunk] = field(default_factory=list)
