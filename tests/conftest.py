@@ -3,19 +3,35 @@
 A test that needs a capability carries its marker; where the capability is
 missing the test is skipped with the reason. With NYDUS_TESTS_COMPLETE=1 (CI)
 a missing capability fails the session instead of hiding tests.
+A session also fails when its tests leave mounts or processes behind.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from fs import mounts
+from tests.parts import leaks
 from tests.parts.registry import Registry, start_registry
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# A shared machine makes single examples slow by chance: no deadlines.
+settings.register_profile("usual", deadline=None)
+settings.register_profile(
+    "long", deadline=None, max_examples=5000, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("usual")
 
 
 def _root() -> str:
@@ -23,16 +39,39 @@ def _root() -> str:
 
 
 def _fuse() -> str:
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        return "/dev/fuse cannot be opened"
-    return ""
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return f"/dev/fuse cannot be opened: {error.strerror}"
+    return _programs("fusermount3")
 
 
-def _kernel_fs(name: str) -> str:
+def _overlay() -> str:
     if _root():
         return _root()
     known = Path("/proc/filesystems").read_text().split()
-    return "" if name in known else f"kernel has no {name}"
+    return "" if "overlay" in known else "kernel has no overlay"
+
+
+def _erofs() -> str:
+    """Really mount one image from a plain file: kernels before 6.12 want a block device."""
+    if reason := _root() or _programs("mkfs.erofs", "fsck.erofs", "dump.erofs"):
+        return reason
+    with tempfile.TemporaryDirectory(prefix="erofs-probe-") as name:
+        work = Path(name)
+        (work / "tree").mkdir()
+        (work / "mnt").mkdir()
+        subprocess.run(
+            ["mkfs.erofs", "--quiet", work / "image", work / "tree"],
+            check=True,
+            capture_output=True,
+        )
+        try:
+            mounts.mount(work / "image", work / "mnt", "erofs", mounts.MS_RDONLY)
+        except OSError as error:
+            return f"kernel does not mount EROFS from a file: {error.strerror}"
+        mounts.umount(work / "mnt")
+    return ""
 
 
 def _programs(*names: str) -> str:
@@ -40,13 +79,23 @@ def _programs(*names: str) -> str:
     return f"{', '.join(missing)} not installed" if missing else ""
 
 
+def find_samples() -> Path | None:
+    """The directory of images and layers that other people's tools made."""
+    given = os.environ.get("NYDUS_SAMPLES")
+    near = (REPOSITORY.parent / "shared/samples", REPOSITORY / "tests/data/samples")
+    places = (Path(given),) if given else near
+    return next((place for place in places if (place / "README.md").exists()), None)
+
+
 CAPABILITIES: dict[str, Callable[[], str]] = {
     "root": _root,
     "fuse": _fuse,
-    "erofs": lambda: _kernel_fs("erofs"),
-    "overlay": lambda: _kernel_fs("overlay"),
-    "registry": lambda: _programs("docker-registry", "htpasswd"),
+    "erofs": _erofs,
+    "overlay": _overlay,
+    "registry": lambda: _programs("docker-registry", "htpasswd", "openssl"),
     "containerd": lambda: _root() or _programs("containerd", "ctr", "runc"),
+    "oci_tools": lambda: _programs("umoci", "skopeo"),
+    "samples": lambda: "" if find_samples() else "no samples; NYDUS_SAMPLES can name them",
 }
 
 
@@ -61,8 +110,19 @@ def pytest_report_header(config: pytest.Config) -> str:
     return "capabilities: " + "; ".join(states)
 
 
+def _complete() -> bool:
+    return os.environ.get("NYDUS_TESTS_COMPLETE") == "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ[leaks.MARK] = uuid.uuid4().hex
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
-    if os.environ.get("NYDUS_TESTS_COMPLETE") != "1":
+    everyone = Path(tempfile.gettempdir()).glob("pytest-of-*")
+    for directory in everyone:
+        leaks.sweep_dead_sessions(directory)
+    if not _complete():
         return
     gaps = [f"{name}: {missing(name)}" for name in CAPABILITIES if missing(name)]
     if gaps:
@@ -84,8 +144,33 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = wanted
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail at the end of the session if a mount or a process outlives its test."""
+    before = set(leaks.mount_points())
+    yield
+    processes = leaks.end_marked_processes(os.environ[leaks.MARK])
+    mounted = leaks.mounts_below(tmp_path_factory.getbasetemp())
+    left = [f"mount {point}" for point in mounted] + processes
+    if _complete():  # CI has the machine to itself: whatever is new is ours
+        left += [f"mount {p}" for p in leaks.mount_points() if p not in before | set(mounted)]
+    leaks.detach(mounted)
+    assert not left, "left behind: " + "; ".join(left)
+
+
 @pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+def samples() -> Path:
+    """The samples; their README lists what a right reader makes of each."""
+    found = find_samples()
+    if found is None:
+        pytest.skip(missing("samples"))
+    return found
+
+
+@pytest.fixture(scope="session")
+def registry(
+    tmp_path_factory: pytest.TempPathFactory, nothing_left_behind: None
+) -> Iterator[Registry]:
     """One open docker-registry for the session; tests use repositories of their own."""
     with start_registry(tmp_path_factory.mktemp("registry")) as running:
         yield running

@@ -1,0 +1,1 @@
+"""What holds for the whole repository: import directions, start-up cost, sizes, docs."""

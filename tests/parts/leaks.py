@@ -1,0 +1,75 @@
+"""Mounts and processes that tests leave behind: found, named, and cleared away.
+
+Several sessions may run on one machine, so only what belongs to a session is touched:
+mounts below its own temporary directory, and processes that inherited its mark.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from fs import mounts
+
+MARK = "NYDUS_TEST_SESSION"
+
+
+def mount_points() -> list[str]:
+    """Every mount point of this mount namespace, oldest mount first."""
+    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    return [_unescape(line.split(" ")[4]) for line in lines]
+
+
+def _unescape(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def mounts_below(root: Path) -> list[str]:
+    return [point for point in mount_points() if point.startswith(f"{root}/")]
+
+
+def detach(points: list[str]) -> None:
+    for point in reversed(points):
+        with contextlib.suppress(OSError):
+            mounts.umount(point, mounts.MNT_DETACH | mounts.UMOUNT_NOFOLLOW)
+
+
+def sweep_dead_sessions(temporary: Path) -> None:
+    """Detach what killed sessions left mounted below pytest's directory of all sessions."""
+    for session in temporary.glob("pytest-*"):
+        if session.is_symlink() or not (below := mounts_below(session)):
+            continue
+        try:
+            owner = int((session / ".lock").read_text())
+        except (OSError, ValueError):
+            owner = 0  # ended in order: the lock is removed then
+        if not owner or not Path(f"/proc/{owner}").exists():
+            detach(below)
+
+
+def marked_processes(mark: str) -> Iterator[tuple[int, str]]:
+    """Living processes other than this one that inherited `mark`, with their command lines."""
+    wanted = f"{MARK}={mark}".encode()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                yield int(entry.name), b" ".join(words).decode(errors="replace").strip()
+
+
+def end_marked_processes(mark: str, grace: float = 3.0) -> list[str]:
+    """Wait `grace` seconds for marked processes to end, kill the rest and name them."""
+    deadline = time.monotonic() + grace
+    while (left := list(marked_processes(mark))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for pid, _ in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return [f"process {pid}: {command}" for pid, command in left]
