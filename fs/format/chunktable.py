@@ -1,0 +1,136 @@
+"""The chunks of one blob as columns, in the order of the decoded blob.
+
+This is what a cache works with: it maps a range of the decoded blob to the
+compressed pieces that hold it, and to the digests that prove them. Rows never
+overlap and never reach outside of the blob; there may be gaps between them
+(padding, or chunks that this image does not use).
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import NamedTuple
+
+from fs.format.blobtable import MAX_CHUNK_SIZE, BlobRecord
+from fs.format.errors import FormatError
+
+DIGEST_SIZE = 32
+
+
+class ChunkRow(NamedTuple):
+    """One chunk; sizes and offsets in bytes, `digest` empty when it is not known.
+
+    `position` is the chunk's number in the blob's chunk information array and
+    so its bit in the chunk map; `flags` are those of `ChunkFlag`.
+    """
+
+    position: int
+    compressed_offset: int
+    compressed_size: int
+    uncompressed_offset: int
+    uncompressed_size: int
+    flags: int
+    digest: bytes
+
+
+class ChunkTable:
+    """Rows sorted by `uncompressed_offset`; the columns are public and must not be changed."""
+
+    __slots__ = (
+        "compressed_offsets",
+        "compressed_sizes",
+        "digests",
+        "flags",
+        "positions",
+        "uncompressed_offsets",
+        "uncompressed_sizes",
+    )
+
+    def __init__(self, rows: Iterable[ChunkRow], blob: BlobRecord, where: str) -> None:
+        """FormatError (naming `where`) when the rows contradict each other or `blob`."""
+        ordered = _checked(rows, blob, where)
+        self.positions = array("I", [row.position for row in ordered])
+        self.compressed_offsets = array("Q", [row.compressed_offset for row in ordered])
+        self.compressed_sizes = array("I", [row.compressed_size for row in ordered])
+        self.uncompressed_offsets = array("Q", [row.uncompressed_offset for row in ordered])
+        self.uncompressed_sizes = array("I", [row.uncompressed_size for row in ordered])
+        self.flags = array("H", [row.flags for row in ordered])
+        #: 32 bytes a row, or empty when the digests are not known.
+        self.digests = b"".join([row.digest for row in ordered])
+        if len(self.digests) not in (0, DIGEST_SIZE * len(ordered)):
+            raise FormatError("only some chunks have a digest", where)
+
+    def __len__(self) -> int:
+        return len(self.uncompressed_offsets)
+
+    def row(self, index: int) -> ChunkRow:
+        """Row `index` (0 to len-1; IndexError beyond)."""
+        return ChunkRow(
+            self.positions[index],
+            self.compressed_offsets[index],
+            self.compressed_sizes[index],
+            self.uncompressed_offsets[index],
+            self.uncompressed_sizes[index],
+            self.flags[index],
+            self.digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE],
+        )
+
+    def find(self, blob_offset: int) -> int:
+        """The row that holds byte `blob_offset` of the decoded blob, or -1."""
+        index = bisect_right(self.uncompressed_offsets, blob_offset) - 1
+        if index < 0:
+            return -1
+        end = self.uncompressed_offsets[index] + self.uncompressed_sizes[index]
+        return index if blob_offset < end else -1
+
+    def rows_between(self, start: int, end: int) -> range:
+        """The rows that overlap [start, end) of the decoded blob."""
+        if end <= start:
+            return range(0)
+        first = bisect_right(self.uncompressed_offsets, start) - 1
+        if first < 0 or self.uncompressed_offsets[first] + self.uncompressed_sizes[first] <= start:
+            first += 1
+        return range(first, max(first, bisect_left(self.uncompressed_offsets, end)))
+
+
+_BY_OFFSET = attrgetter("uncompressed_offset")
+
+
+def _checked(rows: Iterable[ChunkRow], blob: BlobRecord, where: str) -> list[ChunkRow]:
+    """`rows` in order, each once. v5 repeats a shared chunk with every file that has it."""
+    ordered: list[ChunkRow] = []
+    end = 0
+    for row in sorted(rows, key=_BY_OFFSET):
+        if row.uncompressed_offset < end:
+            if row == ordered[-1]:
+                continue
+            raise FormatError(
+                f"blob {blob.index}: chunks overlap at {row.uncompressed_offset}", where
+            )
+        _check_row(row, blob, where)
+        end = row.uncompressed_offset + row.uncompressed_size
+        ordered.append(row)
+    return ordered
+
+
+def _check_row(row: ChunkRow, blob: BlobRecord, where: str) -> None:
+    if not 0 < row.uncompressed_size <= MAX_CHUNK_SIZE or row.compressed_size == 0:
+        raise FormatError(
+            f"blob {blob.index}: chunk of {row.uncompressed_size} bytes "
+            f"({row.compressed_size} compressed)",
+            where,
+        )
+    if (
+        row.uncompressed_offset + row.uncompressed_size > blob.uncompressed_size
+        or row.compressed_offset + row.compressed_size > blob.compressed_size
+    ):
+        raise FormatError(
+            f"blob {blob.index}: chunk {row.position} lies outside of the blob", where
+        )
+    if row.position >= blob.chunk_count:
+        raise FormatError(
+            f"blob {blob.index}: chunk {row.position} of {blob.chunk_count} chunks", where
+        )

@@ -1,0 +1,124 @@
+"""Compression and digests of single chunks.
+
+Decompression never allocates in proportion to what the data claims, only to
+the size that the caller expects; anything but exactly that size is an error.
+All functions may be called from many threads at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import zlib
+
+import lz4.block
+import zstandard
+from blake3 import blake3
+from isal import isal_zlib
+
+from fs.format.blobtable import Compressor, Digester
+from fs.format.errors import FormatError
+
+Data = bytes | bytearray | memoryview
+
+_DEFAULT_ZSTD_LEVEL = 3
+_DEFAULT_GZIP_LEVEL = 6
+_GZIP_WINDOW_BITS = 31
+#: The largest window that a chunk may ask for: no chunk is longer than 16 MiB.
+_MAX_ZSTD_WINDOW = 16 << 20
+
+
+class _ThreadState(threading.local):
+    """zstd contexts, one per thread: they are costly to make and not thread-safe."""
+
+    def __init__(self) -> None:
+        self.compressors: dict[int, zstandard.ZstdCompressor] = {}
+        self.decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
+
+
+_state = _ThreadState()
+
+
+def compress(compressor: int, data: Data, level: int | None = None) -> bytes:
+    """`data` as one self-contained frame (gzip, zstd) or block (lz4); deterministic."""
+    if compressor == Compressor.ZSTD:
+        return _zstd_compressor(_DEFAULT_ZSTD_LEVEL if level is None else level).compress(data)
+    if compressor == Compressor.LZ4_BLOCK:
+        return bytes(lz4.block.compress(data, store_size=False))
+    if compressor == Compressor.GZIP:
+        stream = zlib.compressobj(
+            _DEFAULT_GZIP_LEVEL if level is None else level, zlib.DEFLATED, _GZIP_WINDOW_BITS
+        )
+        return stream.compress(data) + stream.flush()
+    if compressor == Compressor.NONE:
+        return bytes(data)
+    raise FormatError(f"unknown compressor {compressor}")
+
+
+def decompress(compressor: int, data: Data, size: int) -> bytes:
+    """The `size` bytes that `data` holds; FormatError if it holds anything else."""
+    if compressor == Compressor.ZSTD:
+        result = _decompress_zstd(data, size)
+    elif compressor == Compressor.LZ4_BLOCK:
+        result = _decompress_lz4(data, size)
+    elif compressor == Compressor.GZIP:
+        result = _decompress_gzip(data, size)
+    elif compressor == Compressor.NONE:
+        result = bytes(data)
+    else:
+        raise FormatError(f"unknown compressor {compressor}")
+    if len(result) != size:
+        raise FormatError(f"compressed data holds {len(result)} bytes, expected {size}")
+    return result
+
+
+def digest(digester: int, data: Data) -> bytes:
+    """The 32-byte digest of uncompressed chunk data."""
+    if digester == Digester.BLAKE3:
+        return bytes(blake3(data).digest())
+    if digester == Digester.SHA256:
+        return hashlib.sha256(data).digest()
+    raise FormatError(f"unknown digest algorithm {digester}")
+
+
+def _zstd_compressor(level: int) -> zstandard.ZstdCompressor:
+    found = _state.compressors.get(level)
+    if found is None:
+        found = _state.compressors[level] = zstandard.ZstdCompressor(
+            level=level, write_content_size=True, write_checksum=False
+        )
+    return found
+
+
+def _decompress_zstd(data: Data, size: int) -> bytes:
+    try:
+        # The library allocates what the frame header claims, so that is looked at first.
+        claimed = zstandard.frame_content_size(data)
+        if claimed not in (size, -1):
+            raise FormatError(f"zstd frame claims {claimed} bytes, expected {size}")
+        if size == 0:
+            return b""
+        return _state.decompressor.decompress(data, max_output_size=size, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise FormatError(f"zstd data does not decode: {error}") from error
+
+
+def _decompress_lz4(data: Data, size: int) -> bytes:
+    try:
+        return bytes(lz4.block.decompress(data, uncompressed_size=size))
+    except lz4.block.LZ4BlockError as error:
+        raise FormatError(f"lz4 data does not decode: {error}") from error
+
+
+def _decompress_gzip(data: Data, size: int) -> bytes:
+    stream = isal_zlib.decompressobj(wbits=_GZIP_WINDOW_BITS)
+    try:
+        # One byte more than expected shows data that is too long, at no cost.
+        result = bytes(stream.decompress(data, size + 1))
+    except isal_zlib.error as error:
+        raise FormatError(f"gzip data does not decode: {error}") from error
+    if len(result) <= size and not stream.eof:
+        raise FormatError("gzip data is cut short")
+    if stream.unused_data:
+        raise FormatError("gzip data is followed by something else")
+    return result
