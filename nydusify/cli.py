@@ -1,0 +1,60 @@
+"""The `nydusify` command: a table of verbs, and the one place where failures become exit codes.
+
+A verb's module is light to import: it has `add_arguments` and `run`, and loads
+what does the work only inside `run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from fs.format.errors import Failure
+
+_INTERRUPTED = 130
+
+
+class Command(NamedTuple):
+    name: str
+    module: str
+    help: str
+
+
+COMMANDS = (Command("convert", "nydusify.convert", "convert an image to a Nydus image"),)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="nydusify", description="Convert container images to lazy-loading Nydus images."
+    )
+    verbs = top.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        module = import_module(command.module)
+        verb = verbs.add_parser(
+            command.name, help=command.help, description=module.__doc__, allow_abbrev=False
+        )
+        verb.formatter_class = argparse.RawDescriptionHelpFormatter
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code is 0 or that of the Failure (fs/format/errors.py)."""
+    arguments = parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except Failure as failure:
+        print(f"nydusify: {failure}", file=sys.stderr)
+        return failure.exit_code
+    except KeyboardInterrupt:
+        print("nydusify: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

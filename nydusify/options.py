@@ -1,0 +1,50 @@
+"""What a conversion is asked to do, checked; and the spellings in which sizes are written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fs.format.errors import UsageError
+from fs.registry.platform import Platform
+from fs.registry.store import StoreOptions
+
+MIN_CHUNK_SIZE = 4 << 10
+MAX_CHUNK_SIZE = 16 << 20
+DEFAULT_CHUNK_SIZE = 1 << 20
+
+COMPRESSORS = {"none": 0, "lz4_block": 1, "gzip": 2, "zstd": 3}
+
+_SIZE = re.compile(r"(0x[0-9a-f]+|[0-9]+)\s*(?:(k|m)(?:i?b)?)?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20}
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """`source` and `target` are places as fs.registry.store has them, or dir: and layer:.
+
+    `prefetch` are absolute paths in the image. The result does not depend on `threads`.
+    """
+
+    source: str
+    target: str
+    platform: Platform | None = None
+    compressor: int = COMPRESSORS["zstd"]
+    chunk_size: int = DEFAULT_CHUNK_SIZE
+    prefetch: tuple[str, ...] = ()
+    work_dir: Path | None = None
+    source_store: StoreOptions = field(default_factory=StoreOptions)
+    target_store: StoreOptions = field(default_factory=StoreOptions)
+    threads: int = 2
+
+
+def parse_chunk_size(text: str) -> int:
+    """Bytes from 0x100000, 1048576, 1024K or 1MiB; UsageError if no chunk can have that size."""
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise UsageError(f"{text[:40]!r} is not a size: write 0x100000, 1048576 or 1MiB")
+    size = int(match[1], 0) * _UNITS[(match[2] or "").lower()]
+    if size & (size - 1) or not MIN_CHUNK_SIZE <= size <= MAX_CHUNK_SIZE:
+        raise UsageError(f"chunk size {text} is not a power of two from 4 KiB to 16 MiB")
+    return size
