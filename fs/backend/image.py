@@ -1,0 +1,19 @@
+"""Blobs where the image itself is kept: its registry repository or OCI layout."""
+
+from __future__ import annotations
+
+from fs.backend.blobs import checked_digest
+from fs.registry.store import ImageReader
+
+
+class ImageBackend:
+    """Over a reader of images; owns it."""
+
+    def __init__(self, reader: ImageReader) -> None:
+        self._reader = reader
+
+    def read(self, blob: str, offset: int, length: int) -> bytes:
+        return self._reader.read_range(checked_digest(blob), offset, length)
+
+    def close(self) -> None:
+        self._reader.close()
