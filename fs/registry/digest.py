@@ -12,7 +12,7 @@ import io
 import re
 from typing import BinaryIO
 
-from fs.format.errors import FormatError, VerifyError
+from fs.format.errors import FormatError, StorageError, VerifyError
 
 _HEX_LENGTH = {"sha256": 64, "sha512": 128}
 _DIGEST = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
@@ -54,11 +54,14 @@ class VerifiedStream(io.RawIOBase):
 
     The check happens before the last piece is handed out: who has read `size`
     bytes, or the end, has read verified bytes. Who stops earlier has not.
-    Owns the source.
+    Closes the source with itself if it `owns` it.
     """
 
-    def __init__(self, source: BinaryIO, digest: str, size: int, where: str) -> None:
+    def __init__(
+        self, source: BinaryIO, digest: str, size: int, where: str, *, owns: bool = True
+    ) -> None:
         self._source = source
+        self._owns = owns
         self._digest = digest
         self._size = size
         self._where = where
@@ -73,7 +76,7 @@ class VerifiedStream(io.RawIOBase):
         """Fill `buffer`; VerifyError as soon as the bytes cannot be the promised ones."""
         if self._verified or not len(buffer):
             return 0
-        piece = self._source.read(min(len(buffer), self._size - self._seen))
+        piece = self._pull(min(len(buffer), self._size - self._seen))
         self._seen += len(piece)
         self._hash.update(piece)
         if self._seen == self._size:
@@ -85,8 +88,14 @@ class VerifiedStream(io.RawIOBase):
         buffer[: len(piece)] = piece
         return len(piece)
 
+    def _pull(self, length: int) -> bytes:
+        try:
+            return self._source.read(length)
+        except OSError as error:
+            raise StorageError(f"{self._where}: {self._digest}: {error.strerror}") from error
+
     def _check_end(self) -> None:
-        if self._source.read(1):
+        if self._pull(1):
             raise VerifyError(f"{self._where}: {self._digest} is longer than {self._size} bytes")
         algorithm = self._digest.partition(":")[0]
         found = f"{algorithm}:{self._hash.hexdigest()}"
@@ -95,7 +104,7 @@ class VerifiedStream(io.RawIOBase):
         self._verified = True
 
     def close(self) -> None:
-        if not self.closed:
+        if self._owns and not self.closed:
             self._source.close()
         super().close()
 

@@ -98,7 +98,7 @@ def parse_platform(text: str) -> Platform:
         raise UsageError(f"{text[:80]!r} is not a platform: OS/ARCHITECTURE[/VARIANT]")
     if len(parts) == 1:
         return normalize("linux", parts[0])
-    return normalize(*parts)
+    return normalize(parts[0], parts[1], parts[2] if len(parts) == 3 else "")
 
 
 def default_platform() -> Platform:

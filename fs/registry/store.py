@@ -141,7 +141,8 @@ def open_writer(
     options = options or StoreOptions()
     kind, rest = _split_place(text)
     if kind == "oci":
-        from fs.registry.layout_writer import LayoutWriter, split_layout_place
+        from fs.registry.layout import split_layout_place
+        from fs.registry.layout_writer import LayoutWriter
 
         return LayoutWriter(*split_layout_place(rest, text), text)
     if kind == "docker-archive":
