@@ -98,6 +98,8 @@ CAPABILITIES: dict[str, Callable[[], str]] = {
     "samples": lambda: "" if find_samples() else "no samples; NYDUS_SAMPLES can name them",
 }
 
+ON_REQUEST = ("scale", "nydusd")
+
 
 @cache
 def missing(capability: str) -> str:
@@ -136,12 +138,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "scale" in (config.option.markexpr or ""):
-        return
-    wanted = [item for item in items if not item.get_closest_marker("scale")]
-    if len(wanted) != len(items):
-        config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker("scale")])
-        items[:] = wanted
+    """Leave out what is only run when it is asked for by its marker."""
+    unasked = [name for name in ON_REQUEST if name not in (config.option.markexpr or "")]
+    left_out = [item for item in items if any(item.get_closest_marker(name) for name in unasked)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session", autouse=True)

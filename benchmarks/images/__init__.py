@@ -1,0 +1,1 @@
+"""Images for measurements, built from Debian packages without any public registry."""
