@@ -1,0 +1,365 @@
+"""The decoded bytes of one blob, from local files or fetched, verified and kept.
+
+Reads are in the decoded blob's own offsets, so one cache serves files of a
+tree and the flat device of an in-kernel file system alike. No byte leaves
+unless its chunk had the digest of the chunk table when it entered.
+
+A missing chunk is fetched once however many readers wait for it: the flight
+lives in the cache's nursery, so a reader that is cancelled takes nothing from
+the others. Shared state and the awaits that matter: docs/concurrency.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import trio
+
+from fs.cache.fetch import Fetcher
+from fs.cache.files import BlobFiles
+from fs.format import codec
+from fs.format.blobtable import BlobRecord
+from fs.format.chunkinfo import ChunkFlag
+from fs.format.chunktable import ChunkRow, ChunkTable
+from fs.format.errors import Failure, FormatError, UnreachableError, VerifyError
+
+log = logging.getLogger(__name__)
+
+Data = bytes | bytearray | memoryview
+
+#: Unwanted bytes between two chunks that are fetched along rather than by a second request.
+_GAP = 16 << 10
+#: Decoded chunks that the disk would not take, kept for the next read (bytes).
+_HELD_BYTES = 16 << 20
+_UNSUPPORTED = ChunkFlag.ENCRYPTED | ChunkFlag.BATCH
+
+
+class _Flight:
+    """A chunk on its way. Exactly one of `data` and `error` is set when `landed` is."""
+
+    __slots__ = ("data", "error", "landed")
+
+    def __init__(self) -> None:
+        self.landed = trio.Event()
+        self.data: bytes | None = None
+        self.error: Failure | None = None
+
+    async def wait(self) -> bytes:
+        """The chunk; every waiter gets an exception of its own."""
+        await self.landed.wait()
+        if self.data is None:
+            assert self.error is not None
+            raise copy.copy(self.error) from self.error
+        return self.data
+
+
+class _Decoded(NamedTuple):
+    row: int
+    data: bytes | None
+    error: Failure | None
+    stored: bool
+
+
+class BlobCache:
+    """`files` is None when the cache directory is of no use: then all is kept in memory only."""
+
+    def __init__(
+        self,
+        blob: BlobRecord,
+        table: ChunkTable,
+        fetcher: Fetcher,
+        files: BlobFiles | None,
+        nursery: trio.Nursery,
+        *,
+        digester: int,
+        amplify: int = 1 << 20,
+    ) -> None:
+        if len(table) and not table.digests:
+            raise FormatError(
+                "its chunks have no digests to verify them by", f"blob {blob.blob_id}"
+            )
+        self.blob = blob
+        self.table = table
+        self._fetcher = fetcher
+        self._files = files
+        self._nursery = nursery
+        self._digester = digester
+        self._amplify = amplify
+        self._flights: dict[int, _Flight] = {}
+        self._held: OrderedDict[int, bytes] = OrderedDict()
+        self._held_bytes = 0
+        self._decoders = trio.CapacityLimiter(os.cpu_count() or 1)
+
+    async def read(self, offset: int, length: int) -> Data:
+        """Bytes [offset, offset+length) of the decoded blob, all of them inside chunks.
+
+        Raises FormatError where no chunk is, VerifyError for a corrupt one, and
+        what the backend raises.
+        """
+        rows = self._covering(offset, offset + length)
+        missing = [row for row in rows if not self._has(row)]
+        if not missing and self._files is not None:
+            ready = self._files.read_now(offset, length)
+            if ready is not None:
+                return ready
+        chunks = await self._obtain(missing)
+        return await self._assemble(rows, chunks, offset, offset + length)
+
+    async def load(self, rows: Iterable[int], *, limit: int) -> None:
+        """Fetch what is missing of `rows` in the background's turn, `limit` bytes a request."""
+        missing = [row for row in rows if not self._has(row) and row not in self._flights]
+        for run in self._runs(missing, limit):
+            again = [row for row in run if not self._has(row) and row not in self._flights]
+            await self._fly(again, again, self._begin(again), demand=False)
+
+    def counts(self) -> dict[str, int]:
+        """Chunks of this table that are here, and in all."""
+        here = 0 if self._files is None else self._files.count()
+        return {"chunks": len(self.table), "cached": here}
+
+    def close(self) -> None:
+        if self._files is not None:
+            self._files.close()
+
+    def _covering(self, start: int, end: int) -> range:
+        """The rows that hold [start, end) without a gap between them."""
+        rows = self.table.rows_between(start, end)
+        reached = start
+        for row in rows:
+            if self.table.uncompressed_offsets[row] > reached:
+                break
+            reached = self.table.uncompressed_offsets[row] + self.table.uncompressed_sizes[row]
+        if reached < end:
+            raise FormatError(f"no chunk at decoded offset {reached}", f"blob {self.blob.blob_id}")
+        return rows
+
+    def _has(self, row: int) -> bool:
+        return self._files is not None and self._files.has(self.table.positions[row])
+
+    async def _obtain(self, missing: Sequence[int]) -> dict[int, bytes]:
+        """The chunks of `missing`, from flights under way, new ones, or memory."""
+        chunks = {row: self._held[row] for row in missing if row in self._held}
+        absent = [row for row in missing if row not in chunks]
+        self._launch([row for row in absent if row not in self._flights])
+        for row, flight in [(row, self._flights[row]) for row in absent]:
+            chunks[row] = await flight.wait()
+        return chunks
+
+    async def _assemble(self, rows: range, chunks: dict[int, bytes], start: int, end: int) -> Data:
+        pieces: list[Data] = []
+        for row in rows:
+            first = self.table.uncompressed_offsets[row]
+            low = max(start, first)
+            high = min(end, first + self.table.uncompressed_sizes[row])
+            chunk = chunks.get(row)
+            if chunk is None:
+                pieces.append(await self._read_local(row, low, high))
+            else:
+                pieces.append(memoryview(chunk)[low - first : high - first])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _read_local(self, row: int, low: int, high: int) -> Data:
+        """Bytes of a chunk that is marked as here; if the disk lost it, it is fetched again."""
+        assert self._files is not None
+        data: Data | None = self._files.read_now(low, high - low)
+        if data is None:
+            data = await trio.to_thread.run_sync(self._files.read, low, high - low)
+        if data is not None:
+            return data
+        self._files.mark(self.table.positions[row], here=False)
+        first = self.table.uncompressed_offsets[row]
+        chunk = (await self._obtain([row]))[row]
+        return memoryview(chunk)[low - first : high - first]
+
+    def _launch(self, wanted: list[int]) -> None:
+        """Start flights for `wanted`, each with the missing neighbours its request can carry."""
+        if not wanted:
+            return
+        suspects = [row for row in wanted if self._is_suspect(row)]
+        if suspects:
+            self._nursery.start_soon(self._recheck, suspects, self._begin(suspects))
+        absent = [row for row in wanted if row not in self._flights]
+        for run in self._runs(absent, self._amplify):
+            fresh = [row for row in run if row not in self._flights]
+            if fresh:
+                whole = self._with_neighbours(fresh)
+                self._nursery.start_soon(self._fly, fresh, whole, self._begin(whole))
+
+    def _begin(self, rows: Iterable[int]) -> dict[int, _Flight]:
+        flights = {row: _Flight() for row in rows}
+        self._flights.update(flights)
+        return flights
+
+    def _land(self, flights: dict[int, _Flight], row: int, outcome: bytes | Failure) -> None:
+        flight = flights.pop(row)
+        del self._flights[row]
+        if isinstance(outcome, Failure):
+            flight.error = outcome
+        else:
+            flight.data = outcome
+        flight.landed.set()
+
+    def _runs(self, rows: list[int], limit: int) -> list[list[int]]:
+        """`rows` parted into requests: pieces that adjoin, each request up to `limit` bytes."""
+        runs: list[list[int]] = []
+        for row in rows:
+            if runs and self._adjoin(runs[-1], row, limit):
+                runs[-1].append(row)
+            else:
+                runs.append([row])
+        return runs
+
+    def _adjoin(self, run: Sequence[int], row: int, limit: int) -> bool:
+        offsets, sizes = self.table.compressed_offsets, self.table.compressed_sizes
+        end = offsets[run[-1]] + sizes[run[-1]]
+        return (
+            end <= offsets[row] <= end + _GAP
+            and offsets[row] + sizes[row] - offsets[run[0]] <= limit
+        )
+
+    def _with_neighbours(self, run: list[int]) -> list[int]:
+        whole = list(run)
+        for row in range(run[-1] + 1, len(self.table)):
+            if self._has(row) or row in self._flights or self._is_suspect(row):
+                break
+            if not self._adjoin(whole, row, self._amplify):
+                break
+            whole.append(row)
+        return whole
+
+    def _is_suspect(self, row: int) -> bool:
+        return self._files is not None and self._files.is_suspect(self.table.positions[row])
+
+    async def _recheck(self, rows: list[int], flights: dict[int, _Flight]) -> None:
+        """Serve chunks of an unclean stop from disk if they still have their digests."""
+        with self._landing(flights):
+            for row in rows:
+                data = await trio.to_thread.run_sync(self._verified_local, row)
+                assert self._files is not None
+                self._files.mark(self.table.positions[row], here=data is not None)
+                if data is not None:
+                    self._land(flights, row, data)
+            await self._fetch(list(flights), list(flights), flights, demand=True)
+
+    def _verified_local(self, row: int) -> bytes | None:
+        assert self._files is not None
+        chunk = self.table.row(row)
+        data = self._files.read(chunk.uncompressed_offset, chunk.uncompressed_size)
+        if data is None or codec.digest(self._digester, data) != chunk.digest:
+            return None
+        return data
+
+    async def _fly(
+        self, wanted: list[int], whole: list[int], flights: dict[int, _Flight], demand: bool = True
+    ) -> None:
+        """Bring the chunks of `whole` by one request, those of `wanted` first."""
+        with self._landing(flights):
+            await self._fetch(wanted, whole, flights, demand=demand)
+
+    @contextmanager
+    def _landing(self, flights: dict[int, _Flight]) -> Iterator[dict[int, _Flight]]:
+        """Whatever happens inside, no flight is left in the air: waiters get the failure."""
+        where = f"blob {self.blob.blob_id}"
+        outcome = Failure(f"{where}: a chunk was left behind")
+        try:
+            yield flights
+        except Failure as error:
+            outcome = error
+        except Exception as error:
+            log.exception("%s: fetch failed", where)
+            outcome = Failure(f"{where}: {type(error).__name__}")
+        except BaseException:
+            outcome = UnreachableError(f"{where}: stopped while fetching")
+            raise
+        finally:
+            for row in list(flights):
+                self._land(flights, row, outcome)
+
+    async def _fetch(
+        self, wanted: list[int], whole: list[int], flights: dict[int, _Flight], *, demand: bool
+    ) -> None:
+        if not whole:
+            return
+        chunks = [self._checked(row) for row in whole]
+        base = chunks[0].compressed_offset
+        end = max(chunk.compressed_offset + chunk.compressed_size for chunk in chunks)
+        try:
+            body = await self._fetcher.fetch(self.blob.blob_id, base, end - base, demand=demand)
+        except VerifyError:
+            if len(whole) == 1:
+                raise
+            # The blob is cut short somewhere in this range: only what is cut is lost.
+            for row in sorted(whole, key=lambda row: row not in wanted):
+                with self._landing({row: flights[row]}) as single:
+                    flights.pop(row)
+                    await self._fetch([row], [row], single, demand=demand)
+            return
+        for part in (wanted, [row for row in whole if row not in set(wanted)]):
+            for decoded in await trio.to_thread.run_sync(
+                self._decode, part, base, body, limiter=self._decoders
+            ):
+                self._enter(decoded, flights)
+
+    def _checked(self, row: int) -> ChunkRow:
+        """The row, if it is of a kind and size that can be fetched."""
+        chunk = self.table.row(row)
+        where = f"blob {self.blob.blob_id} chunk {chunk.position}"
+        if chunk.flags & _UNSUPPORTED:
+            raise FormatError("encrypted or batched chunks are not supported", where)
+        if chunk.compressed_size > 2 * chunk.uncompressed_size + _GAP:
+            raise FormatError(f"absurd compressed size {chunk.compressed_size}", where)
+        return chunk
+
+    def _decode(self, rows: list[int], base: int, body: bytes) -> list[_Decoded]:
+        """Decode, verify and write chunks of a response; runs in a thread."""
+        view = memoryview(body)
+        results = []
+        for row in rows:
+            chunk = self.table.row(row)
+            start = chunk.compressed_offset - base
+            try:
+                data = self._verified(chunk, view[start : start + chunk.compressed_size])
+                stored = self._files is not None and self._files.write(
+                    chunk.uncompressed_offset, data
+                )
+                results.append(_Decoded(row, data, None, stored))
+            except Failure as error:
+                results.append(_Decoded(row, None, error, False))
+        return results
+
+    def _verified(self, chunk: ChunkRow, piece: memoryview) -> bytes:
+        where = f"blob {self.blob.blob_id} chunk {chunk.position}"
+        compressor = self.blob.compressor if chunk.flags & ChunkFlag.COMPRESSED else 0
+        try:
+            data = codec.decompress(compressor, piece, chunk.uncompressed_size)
+        except FormatError as error:
+            raise VerifyError(f"{where}: {error}") from error
+        if codec.digest(self._digester, data) != chunk.digest:
+            raise VerifyError(f"{where}: its bytes do not have their digest")
+        return data
+
+    def _enter(self, decoded: _Decoded, flights: dict[int, _Flight]) -> None:
+        if decoded.data is None:
+            assert decoded.error is not None
+            self._land(flights, decoded.row, decoded.error)
+            return
+        if decoded.stored:
+            assert self._files is not None
+            self._files.mark(self.table.positions[decoded.row], here=True)
+        else:
+            self._hold(decoded.row, decoded.data)
+        self._land(flights, decoded.row, decoded.data)
+
+    def _hold(self, row: int, data: bytes) -> None:
+        """Keep a chunk that the disk did not take for a while, so that neighbours hit it."""
+        if row not in self._held:
+            self._held_bytes += len(data)
+        self._held[row] = data
+        while self._held_bytes > _HELD_BYTES:
+            self._held_bytes -= len(self._held.popitem(last=False)[1])

@@ -1,0 +1,105 @@
+"""Ranges of one backend: a few requests at a time, demand before prefetch, patient in outages.
+
+A fault that may pass (UnreachableError) is retried until the outage has lasted
+`outage_deadline` seconds. The deadline is the outage's, not the read's: once it
+is over, every read makes one attempt and fails fast until an attempt succeeds.
+Any other failure is final at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+import trio
+
+from fs.format.errors import UnreachableError
+from fs.registry.retry import RetryPolicy
+
+log = logging.getLogger(__name__)
+
+#: An outage that nobody ran into for so long (seconds) is over; the next fault begins another.
+_FORGET = 60.0
+
+
+class Ranges(Protocol):
+    """The part of a backend that is used here."""
+
+    def read(self, blob: str, offset: int, length: int) -> bytes: ...
+
+
+class Fetcher:
+    """`requests` counts attempts and `bytes_fetched` what they brought."""
+
+    def __init__(
+        self,
+        backend: Ranges,
+        *,
+        parallel: int = 4,
+        outage_deadline: float = 120.0,
+        backoff: RetryPolicy | None = None,
+    ) -> None:
+        self.requests = 0
+        self.bytes_fetched = 0
+        self.failures = 0
+        self._backend = backend
+        self._limiter = trio.CapacityLimiter(parallel)
+        self._deadline = outage_deadline
+        self._backoff = backoff or RetryPolicy(base=0.2, longest=3.0)
+        self._outage_since: float | None = None
+        self._last_fault = 0.0
+        self._demanded = 0
+        self._no_demand = trio.Event()
+        self._no_demand.set()
+
+    async def fetch(self, blob: str, offset: int, length: int, *, demand: bool) -> bytes:
+        """Exactly `length` bytes, unverified; raises what the backend raises."""
+        if not demand:
+            while self._demanded:
+                await self._no_demand.wait()
+            return await self._patiently(blob, offset, length)
+        if not self._demanded:
+            self._no_demand = trio.Event()
+        self._demanded += 1
+        try:
+            return await self._patiently(blob, offset, length)
+        finally:
+            self._demanded -= 1
+            if not self._demanded:
+                self._no_demand.set()
+
+    async def _patiently(self, blob: str, offset: int, length: int) -> bytes:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                data = await self._once(blob, offset, length)
+            except UnreachableError as error:
+                if self._outage_is_over_deadline():
+                    raise
+                wait = self._backoff.delay(attempt, getattr(error, "retry_after", None))
+                log.warning("%s; asking again in %.1f s", error, wait)
+                await trio.sleep(wait)
+            else:
+                self._outage_since = None
+                return data
+
+    async def _once(self, blob: str, offset: int, length: int) -> bytes:
+        async with self._limiter:
+            self.requests += 1
+            try:
+                data = await trio.to_thread.run_sync(
+                    self._backend.read, blob, offset, length, abandon_on_cancel=True
+                )
+            except Exception:
+                self.failures += 1
+                raise
+        self.bytes_fetched += len(data)
+        return data
+
+    def _outage_is_over_deadline(self) -> bool:
+        now = trio.current_time()
+        if self._outage_since is None or now - self._last_fault > _FORGET:
+            self._outage_since = now
+        self._last_fault = now
+        return now - self._outage_since >= self._deadline

@@ -1,0 +1,82 @@
+"""The caches of one daemon: a directory of blob files, opened as blobs are first read.
+
+A directory that cannot be used (full, read-only) costs speed, never a read:
+the blob is then served from memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from fs.backend.blobs import checked_name
+from fs.cache.blob import BlobCache
+from fs.cache.fetch import Fetcher
+from fs.cache.files import BlobFiles, fingerprint
+from fs.format.blobtable import BlobRecord
+from fs.format.chunktable import ChunkTable
+from fs.format.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+
+class CacheStore:
+    """`nursery` outlives every read: fetches live in it. `directory` is made if missing."""
+
+    def __init__(self, directory: str, nursery: trio.Nursery, *, amplify: int = 1 << 20) -> None:
+        self._directory = directory
+        self._nursery = nursery
+        self._amplify = amplify
+        self._caches: list[BlobCache] = []
+
+    async def open(
+        self,
+        blob: BlobRecord,
+        digester: int,
+        make_table: Callable[[], ChunkTable],
+        fetcher: Fetcher,
+    ) -> BlobCache:
+        """The cache of one blob; `make_table` runs in a thread."""
+        table, files = await trio.to_thread.run_sync(self._prepare, blob, digester, make_table)
+        cache = BlobCache(
+            blob,
+            table,
+            fetcher,
+            files,
+            self._nursery,
+            digester=digester,
+            amplify=self._amplify,
+        )
+        self._caches.append(cache)
+        return cache
+
+    def _prepare(
+        self, blob: BlobRecord, digester: int, make_table: Callable[[], ChunkTable]
+    ) -> tuple[ChunkTable, BlobFiles | None]:
+        name = checked_name(blob.blob_id)
+        table = make_table()
+        try:
+            try:
+                os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise StorageError(f"cache {self._directory}: {error.strerror}") from error
+            return table, BlobFiles(self._directory, name, blob, fingerprint(table, digester))
+        except StorageError as error:
+            log.warning("%s; blob %s is served without local files", error, name)
+            return table, None
+
+    def status(self) -> list[dict[str, Any]]:
+        return [{"blob": cache.blob.blob_id} | cache.counts() for cache in self._caches]
+
+    def close(self) -> None:
+        """Write back and close every blob. Nothing may be in flight any more."""
+        for cache in self._caches:
+            try:
+                cache.close()
+            except StorageError as error:
+                log.warning("%s", error)
+        self._caches.clear()
