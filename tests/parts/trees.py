@@ -40,10 +40,7 @@ def scan(root: Path | str, *, xattrs: bool = True) -> dict[bytes, Entry]:
     Directory sizes and link counts depend on the file system and are left out (0).
     """
     first: dict[tuple[int, int], bytes] = {}
-    return {
-        path[2:] or b".": _entry(path, found, first, xattrs)
-        for path, found in _walk(os.fsencode(root))
-    }
+    return {path: _entry(path, found, first, xattrs) for path, found in _walk(os.fsencode(root))}
 
 
 def differences(left: dict[bytes, Entry], right: dict[bytes, Entry], limit: int = 10) -> list[str]:
@@ -66,7 +63,7 @@ def differences(left: dict[bytes, Entry], right: dict[bytes, Entry], limit: int 
 
 
 def _walk(root: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
-    """(b"./relative", lstat) of everything; works in `root` so that long paths do."""
+    """(relative path, lstat) of everything, read from inside `root`."""
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     here = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -75,10 +72,11 @@ def _walk(root: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
         while pending:
             path = pending.pop()
             found = os.lstat(path)
-            yield (b"./" if path == b"." else path), found
+            yield path, found
             if stat.S_ISDIR(found.st_mode):
                 names = sorted(os.listdir(path), reverse=True)
-                pending.extend(os.path.join(path, name) for name in names)
+                prefix = b"" if path == b"." else path + b"/"
+                pending.extend(prefix + name for name in names)
     finally:
         os.fchdir(here)
         os.close(here)
