@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,3 +26,4 @@ print(
     f"Python {platform.python_version()})",
     flush=True,
 )
+sys.stdin.read()  # a service lives until it is told to end; at a terminal: Ctrl-D

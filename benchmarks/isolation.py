@@ -1,0 +1,67 @@
+"""Namespaces of its own for a measurement: whatever happens, nothing of it outlives it.
+
+Mounts and processes end with the program, and with a network namespace the
+loopback link can be given the speed of a slow one.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fs import mounts
+
+_ENTERED = "LAZYRUN_BENCHMARK_ISOLATED"
+
+
+def isolate(module: str, arguments: list[str], *, megabits: int | None = None) -> None:
+    """Return inside new mount and PID namespaces, where `python -m module` starts again.
+
+    With `megabits` also in a network namespace whose loopback has that speed.
+    Needs root, and iproute2 for `megabits`.
+    """
+    if os.environ.get(_ENTERED) != "1":
+        network = ["--net"] if megabits else []
+        # The shell is process 1 and collects orphans, as any init does.
+        inner = ["sh", "-c", '"$@"', "sh", sys.executable, "-m", module, *arguments]
+        os.environ[_ENTERED] = "1"
+        os.execvp(
+            "unshare",
+            ["unshare", "--mount", "--pid", "--fork", "--kill-child", *network, *inner],
+        )
+    mounts.mount("proc", "/proc", "proc", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC)
+    _make_root_a_mount()
+    if megabits:
+        _shape_loopback(megabits)
+
+
+def _make_root_a_mount() -> None:
+    """In a plain chroot "/" is no mount point, and pivot_root(2) refuses: make it one."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    if any(line.split(" ")[4] == "/" for line in lines):
+        return
+    here = Path.cwd()
+    mounts.mount("/", "/mnt", None, mounts.MS_BIND | mounts.MS_REC)
+    os.chroot("/mnt")
+    os.chdir(here)
+
+
+def _shape_loopback(megabits: int) -> None:
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    subprocess.run(
+        ["tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", f"{megabits}mbit",
+         "burst", "256kb", "limit", "4mb"],
+        check=True,
+    )  # fmt: skip
+
+
+def left_behind() -> list[str]:
+    """Command lines of all processes of this PID namespace but its first and this one."""
+    left = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) not in (1, os.getpid()):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            left.append(b" ".join(words).decode(errors="replace"))
+    return left
