@@ -166,7 +166,7 @@ def _check_context(context: int, result: int, call: str) -> None:
         return
     number = ctypes.get_errno()
     try:
-        words = os.read(context, 4096).decode(errors="replace").strip()
+        words = os.read(context, 4096).decode(errors="replace").strip().removeprefix("e ")
     except OSError:
         words = ""
     raise OSError(number, f"{call}: {words or os.strerror(number)}")
