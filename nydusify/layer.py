@@ -1,0 +1,184 @@
+"""The tree of one layer, made from its entries as containerd would unpack them.
+
+It says only what the layer itself says. Whiteouts and opaque marks are kept
+beside the tree: they hide what lower layers have, never the layer's own files,
+wherever among the entries they stand. A directory that is only implied by a path
+below it is in the tree too, marked as such, since it takes its attributes from
+the lower layers. Symlinks on the way to an entry are followed within the layer;
+one of a lower layer is not, and a directory takes its place.
+
+Nothing is written anywhere, so no name can lead out of the root.
+"""
+
+from __future__ import annotations
+
+import stat
+
+from fs.format.errors import FormatError
+from fs.format.tree import Node
+from nydusify.entry import HARD_LINK, Entry
+from nydusify.paths import PATH_MAX, clean, lookup, resolve, shown
+
+WHITEOUT = b".wh."
+_AUFS = b".wh..wh."
+_OPAQUE = b".wh..wh..opq"
+_DIRECTORY_MODE = stat.S_IFDIR | 0o755
+_LINK_MODE = stat.S_IFLNK | 0o777  # Linux keeps no permissions of links
+
+
+class ForeignLink:
+    """A hard link to a file of a lower layer. `node` is filled when the layers are merged."""
+
+    __slots__ = ("node", "target", "where")
+
+    def __init__(self, node: Node, target: list[bytes], where: str) -> None:
+        self.node = node
+        self.target = target
+        self.where = where
+
+
+class Layer:
+    """`implied`, `opaque` and `whiteouts` are about directories of the tree under `root`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.root = Node(_DIRECTORY_MODE)
+        self.implied: set[Node] = {self.root}
+        self.opaque: set[Node] = set()
+        self.whiteouts: dict[Node, set[bytes]] = {}
+        self.foreign_links: list[ForeignLink] = []
+
+    def add(self, entry: Entry) -> Node | None:
+        """Put an entry in its place. Returns the node of a regular file, to be given its content.
+
+        FormatError for what containerd would not unpack either.
+        """
+        where = f"{self.name}, entry at offset {entry.offset}"
+        names = clean(entry.path, where)
+        if not names:
+            self._set_root(entry, where)
+            return None
+        base = names[-1]
+        parent = self.directory(names[:-1], where)
+        if base.startswith(WHITEOUT):
+            self._mark(parent, base, where)
+            return None
+        if entry.kind == HARD_LINK:
+            self._link(parent, base, entry, where)
+            return None
+        if entry.kind == stat.S_IFDIR:
+            self._add_directory(parent, base, entry)
+            return None
+        node = _new_node(entry, where)
+        parent.children[base] = node
+        return node if entry.kind == stat.S_IFREG else None
+
+    def directory(self, names: list[bytes], where: str) -> Node:
+        """The directory at `names`, links followed; what is missing is made, as implied."""
+        node = self.root
+        for name in names:
+            child = node.children.get(name)
+            if child is None or not stat.S_ISDIR(child.mode):
+                return self._make_directory(resolve(self.root, names, where), where)
+            node = child
+        return node
+
+    def finish(self) -> Layer:
+        """To be called after the last entry: counts links, and settles marks that look like files.
+
+        AUFS's own files are dropped, and a character device 0:0 is what it is to
+        overlayfs: a whiteout.
+        """
+        for name in [name for name in self.root.children if name.startswith(_AUFS)]:
+            del self.root.children[name]
+        todo = [self.root]
+        while todo:
+            directory = todo.pop()
+            for name, child in list(directory.children.items()):
+                if stat.S_ISDIR(child.mode):
+                    todo.append(child)
+                elif stat.S_ISCHR(child.mode) and child.rdev == 0:
+                    del directory.children[name]
+                    self.whiteouts.setdefault(directory, set()).add(name)
+                else:
+                    child.nlink += 1
+        return self
+
+    def _make_directory(self, names: list[bytes], where: str) -> Node:
+        node = self.root
+        for depth, name in enumerate(names, 1):
+            child = node.children.get(name)
+            if child is None:
+                child = node.children[name] = Node(_DIRECTORY_MODE)
+                self.implied.add(child)
+            elif not stat.S_ISDIR(child.mode):
+                raise FormatError(f"{shown(names[:depth])} is not a directory", where)
+            node = child
+        return node
+
+    def _set_root(self, entry: Entry, where: str) -> None:
+        if entry.kind != stat.S_IFDIR:
+            raise FormatError("the root is not a directory", where)
+        _set_attributes(self.root, entry)
+        self.implied.discard(self.root)
+
+    def _mark(self, parent: Node, base: bytes, where: str) -> None:
+        if base == _OPAQUE:
+            self.opaque.add(parent)
+        elif not base.startswith(_AUFS):
+            hidden = base[len(WHITEOUT) :]
+            if hidden in (b"", b".", b".."):
+                raise FormatError(f"whiteout of {hidden!r}", where)
+            self.whiteouts.setdefault(parent, set()).add(hidden)
+
+    def _add_directory(self, parent: Node, base: bytes, entry: Entry) -> None:
+        node = parent.children.get(base)
+        if node is None or not stat.S_ISDIR(node.mode):
+            node = parent.children[base] = Node(_DIRECTORY_MODE)
+        _set_attributes(node, entry)
+        self.implied.discard(node)
+
+    def _link(self, parent: Node, base: bytes, entry: Entry, where: str) -> None:
+        """A second name; the link's header sets the attributes of the inode, as in containerd."""
+        target = clean(entry.target, where)
+        if not target:
+            raise FormatError(f"hard link to {shown(target)}", where)
+        parent.children.pop(base, None)
+        real = [*resolve(self.root, target[:-1], where), target[-1]]
+        node = lookup(self.root, real)
+        if node is None:
+            node = Node(0)
+            self.foreign_links.append(ForeignLink(node, real, where))
+        elif stat.S_ISDIR(node.mode):
+            raise FormatError(f"hard link to the directory {shown(real)}", where)
+        _set_attributes(node, entry)
+        parent.children[base] = node
+
+
+def _set_attributes(node: Node, entry: Entry) -> None:
+    if not stat.S_ISLNK(node.mode):
+        node.mode = stat.S_IFMT(node.mode) | entry.mode
+    node.uid, node.gid = entry.uid, entry.gid
+    node.mtime, node.mtime_nsec = entry.mtime, entry.mtime_nsec
+    node.xattrs.update(storable_xattrs(node.mode, entry.xattrs))
+
+
+def storable_xattrs(mode: int, xattrs: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Linux lets only files and directories have `user.` attributes and ACLs.
+
+    While the type is not known (mode 0), nothing is dropped.
+    """
+    if not stat.S_IFMT(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return xattrs
+    return {name: value for name, value in xattrs.items() if name.startswith(b"security.")}
+
+
+def _new_node(entry: Entry, where: str) -> Node:
+    if entry.kind == stat.S_IFLNK:
+        if not 0 < len(entry.target) <= PATH_MAX:
+            raise FormatError(f"symbolic link with a target of {len(entry.target)} bytes", where)
+        node = Node(_LINK_MODE, size=len(entry.target), target=entry.target)
+    else:
+        node = Node(entry.kind, size=entry.size, rdev=entry.rdev)
+    _set_attributes(node, entry)
+    return node

@@ -1,0 +1,81 @@
+"""Stacks layers as overlayfs shows them: `apply` puts one layer on the tree of those below.
+
+An inode keeps the link count of the layer it comes from, even where the upper
+layer hides one of its names. A hard link to a file of a lower layer copies the
+file up: both names then are one inode of the upper layer, and further names in
+the lower layer stay with the old one.
+"""
+
+from __future__ import annotations
+
+import stat
+
+from fs.format.errors import FormatError
+from fs.format.tree import Node
+from nydusify.layer import ForeignLink, Layer, storable_xattrs
+from nydusify.paths import lookup, resolve, shown
+
+
+def apply(lower: Node, layer: Layer) -> None:
+    """Change the merged tree `lower` into what it is with `layer` (finished) on top."""
+    for link in layer.foreign_links:
+        if link.node.nlink:  # else it was replaced later in its layer
+            _copy_up(lower, layer, link)
+    todo = [(lower, layer.root)]
+    while todo:
+        below, above = todo.pop()
+        if above not in layer.implied:
+            _take_attributes(below, above)
+        if above in layer.opaque:
+            below.children.clear()
+        whiteouts = layer.whiteouts.get(above, ())
+        for name in whiteouts:
+            below.children.pop(name, None)
+        for name, child in above.children.items():
+            old = below.children.get(name)
+            if old is not None and stat.S_ISDIR(old.mode) and stat.S_ISDIR(child.mode):
+                todo.append((old, child))
+            else:
+                below.children[name] = child
+
+
+def _take_attributes(node: Node, source: Node) -> None:
+    node.mode, node.uid, node.gid = source.mode, source.uid, source.gid
+    node.mtime, node.mtime_nsec = source.mtime, source.mtime_nsec
+    node.xattrs = source.xattrs
+
+
+def _copy_up(lower: Node, layer: Layer, link: ForeignLink) -> None:
+    """Make `link.node` the file that it names in the lower layers, under that name too."""
+    parent = resolve(lower, link.target[:-1], link.where)
+    target = [*parent, link.target[-1]]
+    found = lookup(lower, target)
+    if found is None or _is_hidden(layer, target):
+        raise FormatError(f"hard link to {shown(link.target)}, which is not there", link.where)
+    if stat.S_ISDIR(found.mode):
+        raise FormatError(f"hard link to the directory {shown(target)}", link.where)
+    node = link.node
+    node.mode = found.mode if stat.S_ISLNK(found.mode) else stat.S_IFMT(found.mode) | node.mode
+    node.size, node.rdev, node.target = found.size, found.rdev, found.target
+    node.chunks = found.chunks
+    node.xattrs = {**found.xattrs, **storable_xattrs(node.mode, node.xattrs)}
+    directory = layer.directory(parent, link.where)
+    if target[-1] not in directory.children:
+        directory.children[target[-1]] = node
+        node.nlink += 1
+
+
+def _is_hidden(layer: Layer, names: list[bytes]) -> bool:
+    """Whether the layer hides what lower layers have at `names`."""
+    node = layer.root
+    for depth, name in enumerate(names, 1):
+        if node in layer.opaque or name in layer.whiteouts.get(node, ()):
+            return True
+        child = node.children.get(name)
+        if child is None:
+            return False
+        if not stat.S_ISDIR(child.mode):
+            # The target's own name may have been replaced after the link was made.
+            return depth < len(names)
+        node = child
+    return False
