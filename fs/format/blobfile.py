@@ -1,19 +1,51 @@
-"""Blob files: what follows the chunk data, and how it is found from the end (stub: signatures)."""
+"""Blob files: what follows the chunk data, and how it is found from the end.
+
+A blob can be written in one pass, since everything that sums up comes last, and each part has
+its tar header behind it. See docs/format.md, "Blob file".
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from struct import Struct
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fs.format import blobmeta, codec, tarheader
 from fs.format.blobtable import DEFAULT_CHUNK_SIZE, BlobFeature, BlobRecord, Compressor, Digester
+from fs.format.buffer import Buffer
+from fs.format.chunktable import ChunkRow
+from fs.format.errors import FormatError, VerifyError
 from fs.format.tree import Chunk
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+DATA = "image.blob"
+META = "blob.meta"
+META_HEADER = "blob.meta.header"
+DIGESTS = "blob.digest"
+BOOTSTRAP = "image.boot"
+TOC = "rafs.blob.toc"
+
+_BLOCK = 4096
+#: No part but the data is larger; more is not decoded.
+_MAX_PART = 1 << 30
+_MAX_TOC_ENTRIES = 64
+
+# flags, reserved, name, sha256, compressed_offset, compressed_size, uncompressed_size
+_TOC_ENTRY = Struct("<2I16s32s3Q48x")
+TOC_ENTRY_SIZE = 128
+assert _TOC_ENTRY.size == TOC_ENTRY_SIZE
+
+_TOC_FLAGS = {Compressor.NONE: 1, Compressor.ZSTD: 2, Compressor.LZ4_BLOCK: 4}
+_TOC_COMPRESSORS = {flag: compressor for compressor, flag in _TOC_FLAGS.items()}
 
 
 @dataclass(slots=True)
 class BlobOptions:
-    """How a blob is made. `inline_digests` and `toc` are what nydusd's extras read."""
+    """How a blob is made. `inline_digests` adds the chunk digests, for nydusd's validation."""
 
     chunk_size: int = DEFAULT_CHUNK_SIZE
     compressor: Compressor = Compressor.ZSTD
@@ -23,34 +55,232 @@ class BlobOptions:
 
 
 class Trailer(NamedTuple):
-    """`data` follows the chunk data in the blob; `record` describes the whole blob."""
+    """`data` follows the chunk data in the blob; `record` describes the whole blob.
+
+    `blob_meta` is the file `<id>.blob.meta` for caches and the bootstrap layer.
+    """
 
     data: bytes
     record: BlobRecord
+    blob_meta: bytes
 
 
 class TocEntry(NamedTuple):
-    """One part of a blob. Offsets in the blob; `digest` is the sha256 of its uncompressed bytes."""
+    """One part of a blob. Offset in the blob; `digest` is the sha256 of its uncompressed bytes.
+
+    Of `image.blob` the offset is not to be trusted, and the digest is that of
+    the chunk data together with the tar header behind it.
+    """
 
     name: str
-    compressor: int
+    compressor: Compressor
     digest: bytes
     compressed_offset: int
     compressed_size: int
     uncompressed_size: int
 
+    def pack(self) -> bytes:
+        return _TOC_ENTRY.pack(
+            _TOC_FLAGS[self.compressor],
+            0,
+            self.name.encode("ascii"),
+            self.digest,
+            self.compressed_offset,
+            self.compressed_size,
+            self.uncompressed_size,
+        )
+
+
+class _Parts:
+    """The trailer as it grows: parts, their tar headers and their TOC entries."""
+
+    def __init__(self, offset: int) -> None:
+        self.data = bytearray()
+        self.toc: list[TocEntry] = []
+        self._start = offset
+
+    @property
+    def offset(self) -> int:
+        """Where in the blob the next byte goes."""
+        return self._start + len(self.data)
+
+    def add(self, name: str, content: bytes, compressor: Compressor) -> int:
+        """Append `content`, compressed if that makes it smaller; returns its size then."""
+        stored = codec.compress(compressor, content)
+        if len(stored) >= len(content):
+            stored, compressor = content, Compressor.NONE
+        digest = hashlib.sha256(content).digest()
+        self.toc.append(TocEntry(name, compressor, digest, self.offset, len(stored), len(content)))
+        self.data += stored
+        return len(stored)
+
+    def close(self, name: str, size: int) -> None:
+        """Append the tar header of the `size` bytes before it."""
+        self.data += tarheader.pack(name, size)
+
 
 def build_trailer(
     chunks: Sequence[Chunk],
     data_size: int,
-    data_sha256: hashlib._Hash,
+    data_sha256: _Hash,
     options: BlobOptions,
     bootstrap: bytes | None = None,
 ) -> Trailer:
-    """Everything after the `data_size` bytes of chunk data, and the finished blob record.
+    """Everything after the `data_size` bytes of chunk data, and the finished record.
 
-    `chunks` are the blob's chunks by position. `data_sha256` is hashlib.sha256 fed with the chunk
+    `chunks` are all of the blob's, by position. `data_sha256` is hashlib.sha256 fed with the chunk
     data; it is not changed. The record's blob_id is the sha256 of the whole blob file
-    (data + trailer); its index is for the caller to set.
+    (data and trailer); its index is for the caller to set.
     """
-    raise NotImplementedError
+    record = _describe(chunks, options)
+    parts = _Parts(data_size)
+    _add_data_entry(parts, data_size, data_sha256, record.uncompressed_size)
+    array, header = _add_chunk_info(parts, chunks, record)
+    if options.inline_digests:
+        content = b"".join([chunk.digest for chunk in chunks])
+        parts.close(DIGESTS, parts.add(DIGESTS, content, Compressor.NONE))
+    if bootstrap is not None:
+        record.features |= BlobFeature.INLINED_FS_META
+        parts.close(BOOTSTRAP, parts.add(BOOTSTRAP, bootstrap, Compressor.ZSTD))
+    _add_toc(parts, record)
+
+    record.compressed_size = parts.offset
+    whole = data_sha256.copy()
+    whole.update(parts.data)
+    record.blob_id = whole.hexdigest()
+    return Trailer(bytes(parts.data), record, blobmeta.write_blob_meta(array, header))
+
+
+def _describe(chunks: Sequence[Chunk], options: BlobOptions) -> BlobRecord:
+    features = BlobFeature.ALIGNED | BlobFeature.HAS_TAR_HEADER
+    features |= BlobFeature.HAS_TOC | BlobFeature.CAP_TAR_TOC
+    if options.inline_digests:
+        features |= BlobFeature.INLINED_CHUNK_DIGEST
+    if options.chunk_info_v2:
+        features |= BlobFeature.CHUNK_INFO_V2
+    end = max((c.uncompressed_offset + c.uncompressed_size for c in chunks), default=0)
+    return BlobRecord(
+        blob_id="",
+        chunk_size=options.chunk_size,
+        chunk_count=len(chunks),
+        compressor=options.compressor,
+        digester=options.digester,
+        features=int(features),
+        uncompressed_size=end + -end % _BLOCK,
+    )
+
+
+def _add_data_entry(parts: _Parts, size: int, data_sha256: _Hash, uncompressed_size: int) -> None:
+    parts.close(DATA, size)
+    digest = data_sha256.copy()
+    digest.update(parts.data)
+    parts.toc.append(TocEntry(DATA, Compressor.NONE, digest.digest(), 0, size, uncompressed_size))
+
+
+def _add_chunk_info(
+    parts: _Parts, chunks: Sequence[Chunk], record: BlobRecord
+) -> tuple[bytes, blobmeta.BlobMetaHeader]:
+    v2 = record.features & BlobFeature.CHUNK_INFO_V2
+    pack = blobmeta.pack_v2 if v2 else blobmeta.pack_v1
+    array = pack(_rows(chunks))
+    # The TOC has no number for gzip.
+    gzip = record.compressor == Compressor.GZIP
+    compressor = Compressor.ZSTD if gzip else Compressor(record.compressor)
+    record.ci_offset = parts.offset
+    record.ci_compressed_size = parts.add(META, array, compressor)
+    record.ci_uncompressed_size = len(array)
+    record.ci_compressor = parts.toc[-1].compressor
+    header = blobmeta.BlobMetaHeader(
+        record.features,
+        record.ci_compressor,
+        record.chunk_count,
+        record.ci_offset,
+        record.ci_compressed_size,
+        record.ci_uncompressed_size,
+    )
+    header_size = parts.add(META_HEADER, header.pack(), Compressor.NONE)
+    parts.close(META, record.ci_compressed_size + header_size)
+    return array, header
+
+
+def _rows(chunks: Iterable[Chunk]) -> Iterable[ChunkRow]:
+    for position, chunk in enumerate(chunks):
+        if chunk.position != position:
+            raise FormatError(f"chunk {chunk.position} stands at position {position}")
+        yield ChunkRow(
+            position,
+            chunk.compressed_offset,
+            chunk.compressed_size,
+            chunk.uncompressed_offset,
+            chunk.uncompressed_size,
+            chunk.flags,
+            chunk.digest,
+            chunk.crc32,
+        )
+
+
+def _add_toc(parts: _Parts, record: BlobRecord) -> None:
+    entries = b"".join([entry.pack() for entry in parts.toc])
+    start = len(parts.data)
+    parts.data += entries
+    parts.close(TOC, len(entries))
+    toc = parts.data[start:]
+    record.toc_size = len(toc)
+    record.toc_digest = hashlib.sha256(toc).digest()
+
+
+def read_toc(
+    tail: Buffer, blob_size: int, name: str, expected_digest: bytes | None = None
+) -> list[TocEntry]:
+    """The table of contents in `tail`, the last bytes of a blob of `blob_size` bytes.
+
+    `tail` may be longer than the table (`BlobRecord.toc_size`). VerifyError if the table
+    does not have `expected_digest`.
+    """
+    part, size = tarheader.unpack(memoryview(tail)[-tarheader.SIZE :], name)
+    if part != TOC:
+        raise FormatError(f"ends in {part!r}, not in a table of contents", name)
+    start = len(tail) - tarheader.SIZE - size
+    if size % TOC_ENTRY_SIZE or size > _MAX_TOC_ENTRIES * TOC_ENTRY_SIZE or start < 0:
+        raise FormatError(f"table of contents of {size} bytes", name)
+    toc = memoryview(tail)[start:]
+    if expected_digest is not None and hashlib.sha256(toc).digest() != expected_digest:
+        raise VerifyError(f"{name}: the table of contents does not have its digest")
+    return [_toc_entry(fields, blob_size, name) for fields in _TOC_ENTRY.iter_unpack(toc[:size])]
+
+
+def _toc_entry(
+    fields: tuple[int, int, bytes, bytes, int, int, int], size: int, where: str
+) -> TocEntry:
+    flags, _, raw_name, digest, offset, csize, usize = fields
+    compressor = _TOC_COMPRESSORS.get(flags)
+    part = raw_name.rstrip(b"\0").decode("ascii", "replace")
+    if compressor is None:
+        raise FormatError(f"part {part!r} has unknown flags {flags:#x}", where)
+    if part != DATA and (offset + csize > size or usize > _MAX_PART):
+        raise FormatError(f"part {part!r} of {csize} bytes at {offset} is impossible", where)
+    return TocEntry(part, compressor, digest, offset, csize, usize)
+
+
+def find_bootstrap(tail: Buffer, blob_size: int, name: str) -> TocEntry:
+    """Where the bootstrap inside a blob lies; `digest` is empty in blobs without a TOC."""
+    part, size = tarheader.unpack(memoryview(tail)[-tarheader.SIZE :], name)
+    if part == BOOTSTRAP:
+        offset = blob_size - tarheader.SIZE - size
+        if offset < 0 or size > _MAX_PART:
+            raise FormatError(f"bootstrap of {size} bytes is impossible", name)
+        return TocEntry(BOOTSTRAP, Compressor.NONE, b"", offset, size, size)
+    for entry in read_toc(tail, blob_size, name):
+        if entry.name == BOOTSTRAP:
+            return entry
+    raise FormatError("no bootstrap inside this blob", name)
+
+
+def read_part(entry: TocEntry, stored: Buffer, name: str) -> bytes:
+    """The content of a part (not of the data) from its bytes in the blob, verified."""
+    if len(stored) != entry.compressed_size:
+        raise FormatError(f"{entry.name}: {len(stored)} bytes, not {entry.compressed_size}", name)
+    content = codec.decompress(entry.compressor, memoryview(stored), entry.uncompressed_size)
+    if entry.digest and hashlib.sha256(content).digest() != entry.digest:
+        raise VerifyError(f"{name}: {entry.name} does not have its digest")
+    return content

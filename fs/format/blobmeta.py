@@ -7,38 +7,47 @@ bootstrap layer it is not, and is padded to 4096. See docs/format.md, "Chunk inf
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import NamedTuple
 
 from fs.format import codec
-from fs.format.blobtable import BlobFeature, BlobRecord
+from fs.format.blobtable import MAX_CHUNK_SIZE, BlobFeature, BlobRecord
 from fs.format.buffer import Buffer
 from fs.format.chunkinfo import ChunkFlag
 from fs.format.chunktable import DIGEST_SIZE, ChunkRow, ChunkTable
 from fs.format.errors import FormatError
-from fs.format.tree import Chunk
 
 HEADER_SIZE = 4096
 _MAGIC = 0xB10BB10B
 _PADDING = 4096
 _MAX_CHUNKS = 1 << 24
+#: Contexts and dictionaries included; far above what 2^24 chunks of 24 bytes take.
+_MAX_ARRAY = 1 << 30
 
 # magic, features, ci_compressor, ci_entries, ci_offset, ci_compressed_size,
-# ci_uncompressed_size, zran_offset, zran_size, zran_count
+# ci_uncompressed_size, contexts_offset, contexts_size, contexts_count
 _HEADER = Struct("<4I5QI")
 _MAGIC_WORD = Struct("<I")
 _V1 = Struct("<2Q")
 _V2 = Struct("<3Q")
+_LOW_20 = 0xFFFFF
+_OFFSET_40 = (1 << 40) - 1
+_BLOCK_OFFSET_44 = ((1 << 44) - 1) & ~0xFFF
 
-_V2_FLAGS = {0x01: ChunkFlag.COMPRESSED, 0x02: ChunkFlag.ZRAN, 0x04: ChunkFlag.BATCH}
-_V2_FLAGS |= {0x08: ChunkFlag.ENCRYPTED, 0x10: ChunkFlag.HAS_CRC32}
+_V2_FLAGS = {
+    0x01: ChunkFlag.COMPRESSED,
+    0x02: ChunkFlag.ZRAN,
+    0x04: ChunkFlag.BATCH,
+    0x08: ChunkFlag.ENCRYPTED,
+    0x10: ChunkFlag.HAS_CRC32,
+}
 
 
 class BlobMetaHeader(NamedTuple):
-    """The 4096-byte header after a chunk information array. Offsets are in the blob.
+    """The header after a chunk information array. `ci_offset` is in the blob.
 
-    `contexts_*` locate the zran or batch contexts inside the uncompressed array's bytes.
+    `contexts_*` locate the zran or batch contexts in the bytes of the uncompressed array.
     """
 
     features: int
@@ -60,26 +69,204 @@ class BlobMetaHeader(NamedTuple):
         return fields.ljust(HEADER_SIZE - 4, b"\0") + _MAGIC_WORD.pack(_MAGIC)
 
 
+class ZranContext(NamedTuple):
+    """Where a gzip stream can be entered. Offsets in the gzip file, its content, and the array."""
+
+    in_offset: int
+    out_offset: int
+    dict_offset: int
+    in_length: int
+    out_length: int
+    dict_size: int
+    byte: int
+    bits: int
+
+
+class BatchContext(NamedTuple):
+    """Sizes of a batch: small chunks that were compressed as one piece."""
+
+    compressed_size: int
+    uncompressed_size: int
+
+
+_ZRAN = Struct("<3Q3I2B2x")
+_BATCH = Struct("<2I32x")
+assert _ZRAN.size == _BATCH.size == 40
+
+
 def unpack_header(data: Buffer, name: str) -> BlobMetaHeader:
-    """The header in exactly 4096 bytes; FormatError when they are none, or contradict themselves."""
+    """The header in exactly 4096 bytes; FormatError when it is none or contradicts itself."""
     if len(data) != HEADER_SIZE:
         raise FormatError(f"chunk information header of {len(data)} bytes", name)
     magic, *fields = _HEADER.unpack_from(data)
     if (magic, *_MAGIC_WORD.unpack_from(data, HEADER_SIZE - 4)) != (_MAGIC, _MAGIC):
         raise FormatError("no chunk information header", name)
     header = BlobMetaHeader(*fields)
-    if header.ci_entries > _MAX_CHUNKS:
-        raise FormatError(f"{header.ci_entries} chunks in one blob", name)
-    with_contexts = header.features & (BlobFeature.ZRAN | BlobFeature.BATCH)
     expected = header.ci_entries * header.entry_size
-    if with_contexts:
-        expected = max(expected, header.contexts_offset + header.contexts_size)
-    if header.ci_uncompressed_size < expected or (
-        header.ci_uncompressed_size > expected and not with_contexts
-    ):
+    if header.features & (BlobFeature.ZRAN | BlobFeature.BATCH):
+        possible = expected <= header.ci_uncompressed_size <= _MAX_ARRAY
+    else:
+        possible = expected == header.ci_uncompressed_size
+    if not possible or header.ci_entries > _MAX_CHUNKS:
         raise FormatError(
-            f"chunk information of {header.ci_uncompressed_size} bytes "
+            f"{header.ci_uncompressed_size} bytes of chunk information "
             f"for {header.ci_entries} chunks",
             name,
         )
     return header
+
+
+def pack_v1(rows: Iterable[ChunkRow]) -> bytes:
+    """The array of `rows`, which are in the order of their positions."""
+    return b"".join([_V1.pack(*_entry_v1(row)) for row in rows])
+
+
+def _entry_v1(row: ChunkRow) -> tuple[int, int]:
+    _check_fits(row, MAX_CHUNK_SIZE)
+    usize, csize = row.uncompressed_size - 1, row.compressed_size - 1
+    first = (usize & _LOW_20) << 44 | row.uncompressed_offset | usize >> 20 << 8
+    second = (csize & _LOW_20) << 44 | csize >> 20 << 40 | row.compressed_offset
+    return first, second
+
+
+def pack_v2(rows: Iterable[ChunkRow]) -> bytes:
+    """As `pack_v1`; keeps the compressed flag and the crc32, if the row has one."""
+    return b"".join([_V2.pack(*_entry_v2(row)) for row in rows])
+
+
+def _entry_v2(row: ChunkRow) -> tuple[int, int, int]:
+    _check_fits(row, MAX_CHUNK_SIZE - 1)
+    flags = sum(bit for bit, flag in _V2_FLAGS.items() if row.flags & flag)
+    first = flags << 56 | row.uncompressed_size - 1 << 32 | row.uncompressed_offset >> 12
+    return first, row.compressed_size << 40 | row.compressed_offset, row.crc32
+
+
+def _check_fits(row: ChunkRow, max_compressed: int) -> None:
+    if (
+        not 0 < row.uncompressed_size <= MAX_CHUNK_SIZE
+        or not 0 < row.compressed_size <= max_compressed
+        or row.uncompressed_offset & ~_BLOCK_OFFSET_44
+        or not 0 <= row.compressed_offset <= _OFFSET_40
+    ):
+        raise FormatError(f"chunk {row.position} does not fit into chunk information")
+
+
+def _rows_v1(array: memoryview) -> Iterator[ChunkRow]:
+    for position, (first, second) in enumerate(_V1.iter_unpack(array)):
+        usize = (first >> 44) + (first >> 8 & 0xF) * (1 << 20) + 1
+        csize = (second >> 44) + (second >> 40 & 0xF) * (1 << 20) + 1
+        flags = ChunkFlag.COMPRESSED if csize != usize else 0
+        yield ChunkRow(
+            position, second & _OFFSET_40, csize, first & _BLOCK_OFFSET_44, usize, flags, b""
+        )
+
+
+def _rows_v2(array: memoryview) -> Iterator[ChunkRow]:
+    names = {bits: sum(flag for bit, flag in _V2_FLAGS.items() if bits & bit) for bits in range(32)}
+    for position, (first, second, data) in enumerate(_V2.iter_unpack(array)):
+        flags = names.get(first >> 56)
+        if flags is None:
+            raise FormatError(f"chunk {position} has unknown flags {first >> 56:#x}")
+        yield ChunkRow(
+            position,
+            second & _OFFSET_40,
+            second >> 40,
+            (first & 0xFFFFFFFF) << 12,
+            (first >> 32 & 0xFFFFFF) + 1,
+            flags,
+            b"",
+            data & 0xFFFFFFFF if flags & ChunkFlag.HAS_CRC32 else 0,
+        )
+
+
+def chunk_table_from_meta(
+    array: Buffer, header: BlobMetaHeader, blob: BlobRecord, digests: Buffer | None = None
+) -> ChunkTable:
+    """The chunks of `blob` from its uncompressed chunk information.
+
+    `digests` is the blob's digest array, 32 bytes a chunk; without it rows have none.
+    """
+    where = f"blob {blob.blob_id[:12]}: chunk information"
+    rows = chunk_rows(array, header, where)
+    if digests is not None:
+        if len(digests) != header.ci_entries * DIGEST_SIZE:
+            raise FormatError(f"{len(digests)} bytes of digests", where)
+        rows = _with_digests(rows, bytes(digests))
+    return ChunkTable(rows, blob, where)
+
+
+def chunk_rows(array: Buffer, header: BlobMetaHeader, where: str) -> Iterator[ChunkRow]:
+    """The entries of an uncompressed array as they stand, by position."""
+    size = header.ci_entries * header.entry_size
+    if len(array) < size:
+        raise FormatError(f"{len(array)} bytes of chunk information, expected {size}", where)
+    entries = memoryview(array)[:size]
+    v2 = header.features & BlobFeature.CHUNK_INFO_V2
+    return _rows_v2(entries) if v2 else _rows_v1(entries)
+
+
+def _with_digests(rows: Iterable[ChunkRow], digests: bytes) -> Iterator[ChunkRow]:
+    for row in rows:
+        start = row.position * DIGEST_SIZE
+        yield row._replace(digest=digests[start : start + DIGEST_SIZE])
+
+
+def zran_contexts(array: Buffer, header: BlobMetaHeader, where: str) -> list[ZranContext]:
+    """The contexts of a blob that refers into a gzip file."""
+    return [ZranContext._make(fields) for fields in _contexts(_ZRAN, array, header, where)]
+
+
+def batch_contexts(array: Buffer, header: BlobMetaHeader, where: str) -> list[BatchContext]:
+    """The contexts of a blob with batches."""
+    return [BatchContext._make(fields) for fields in _contexts(_BATCH, array, header, where)]
+
+
+def _contexts(
+    record: Struct, array: Buffer, header: BlobMetaHeader, where: str
+) -> Iterator[tuple[int, ...]]:
+    start = header.contexts_offset
+    end = start + header.contexts_count * record.size
+    if end > len(array) or header.contexts_count * record.size > header.contexts_size:
+        raise FormatError(f"{header.contexts_count} contexts reach past the end", where)
+    return record.iter_unpack(memoryview(array)[start:end])
+
+
+def chunk_info_range(blob: BlobRecord) -> tuple[int, int]:
+    """Offset and length of what `read_chunk_info` wants of a blob: array and header."""
+    return blob.ci_offset, blob.ci_compressed_size + HEADER_SIZE
+
+
+def read_chunk_info(data: Buffer, blob: BlobRecord) -> tuple[BlobMetaHeader, bytes]:
+    """Header and uncompressed array, from the bytes at `chunk_info_range(blob)`."""
+    where = f"blob {blob.blob_id[:12]}: chunk information"
+    array, header_bytes = _split(data, blob.ci_compressed_size, where)
+    header = unpack_header(header_bytes, where)
+    if (header.ci_entries, header.ci_compressed_size, header.ci_uncompressed_size) != (
+        blob.chunk_count,
+        blob.ci_compressed_size,
+        blob.ci_uncompressed_size,
+    ):
+        raise FormatError("its header contradicts the bootstrap", where)
+    return header, codec.decompress(blob.ci_compressor, array, blob.ci_uncompressed_size)
+
+
+def write_blob_meta(array: bytes, header: BlobMetaHeader) -> bytes:
+    """The file `<id>.blob.meta`: the uncompressed array, padded, then the header."""
+    return array + bytes(-len(array) % _PADDING) + header.pack()
+
+
+def read_blob_meta(data: Buffer, name: str) -> tuple[BlobMetaHeader, memoryview]:
+    """Header and array of a file as `write_blob_meta` makes it, without copying."""
+    array, header_bytes = _split(data, len(data) - HEADER_SIZE, name)
+    header = unpack_header(header_bytes, name)
+    size = header.ci_uncompressed_size
+    if size + -size % _PADDING != len(array):
+        raise FormatError(f"{len(data)} bytes do not fit its header", name)
+    return header, array[:size]
+
+
+def _split(data: Buffer, size: int, where: str) -> tuple[memoryview, memoryview]:
+    if size < 0 or len(data) != size + HEADER_SIZE:
+        raise FormatError(f"{len(data)} bytes, expected an array and a header", where)
+    view = memoryview(data)
+    return view[:size], view[size:]

@@ -56,6 +56,8 @@ class BlobFeature(IntFlag):
 _MANDATORY_FEATURES = 0xFFFF
 _KNOWN_MANDATORY_FEATURES = 0x0FFF
 
+_COMPRESSORS = frozenset(map(int, Compressor))
+_DIGESTERS = frozenset(map(int, Digester))
 _MAX_COMPRESSED = 1 << 40
 _MAX_UNCOMPRESSED = 1 << 44
 _DIGEST_ZERO = bytes(32)
@@ -106,9 +108,9 @@ class BlobRecord:
     def _problem(self) -> str:
         if not _HEX_ID.match(self.blob_id) and self.blob_id != INLINED_BLOB_ID:
             return "its id is not 64 hexadecimal digits"
-        if self.compressor not in iter(Compressor) or self.ci_compressor not in iter(Compressor):
+        if not {self.compressor, self.ci_compressor} <= _COMPRESSORS:
             return f"unknown compressor {self.compressor} or {self.ci_compressor}"
-        if self.digester not in iter(Digester):
+        if self.digester not in _DIGESTERS:
             return f"unknown digest algorithm {self.digester}"
         if self.features & _MANDATORY_FEATURES & ~_KNOWN_MANDATORY_FEATURES:
             return f"unknown features {self.features:#x}"

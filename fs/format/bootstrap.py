@@ -15,9 +15,6 @@ from fs.format.blobtable import BlobRecord, Compressor, Digester
 from fs.format.buffer import Buffer, CheckedBuffer
 from fs.format.chunktable import ChunkTable
 
-#: `Extent.blob_index` of a hole: it reads as zeros and no blob holds it.
-HOLE = -1
-
 
 class Inode(NamedTuple):
     """What stat(2) shows. `mtime` may be negative; `rdev` is as makedev gives it, else 0."""
@@ -48,7 +45,10 @@ class DirEntry(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """A piece of a file and where it lies in the decoded blob; it may span several chunks."""
+    """A piece of a file and where it lies in the decoded blob; it may span several chunks.
+
+    A hole has the blob index `tree.HOLE`, reads as zeros and lies in no blob.
+    """
 
     file_offset: int
     length: int
@@ -57,9 +57,12 @@ class Extent(NamedTuple):
 
 
 class Bootstrap(Protocol):
-    """An image's metadata. Inodes are named by `nid`; `flags` are those of the superblock."""
+    """An image's metadata. Inodes are named by `nid`; `flags` are those of the superblock,
+    `size` is that of the whole bootstrap in bytes.
+    """
 
     name: str
+    size: int
     version: int
     root: int
     chunk_size: int

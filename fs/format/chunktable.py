@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from fs.format.blobtable import MAX_CHUNK_SIZE, BlobRecord
+from fs.format.chunkinfo import ChunkFlag, ChunkInfo
 from fs.format.errors import FormatError
 
 DIGEST_SIZE = 32
@@ -23,8 +24,8 @@ DIGEST_SIZE = 32
 class ChunkRow(NamedTuple):
     """One chunk; sizes and offsets in bytes, `digest` empty when it is not known.
 
-    `position` is the chunk's number in the blob's chunk information array and
-    so its bit in the chunk map; `flags` are those of `ChunkFlag`.
+    `position` is the chunk's number in the blob's chunk information array and so its bit in
+    the chunk map; `flags` are those of `ChunkFlag`, of which HAS_CRC32 goes with `crc32`.
     """
 
     position: int
@@ -34,6 +35,21 @@ class ChunkRow(NamedTuple):
     uncompressed_size: int
     flags: int
     digest: bytes
+    crc32: int = 0
+
+    @classmethod
+    def of(cls, info: ChunkInfo) -> ChunkRow:
+        """The row of a chunk record."""
+        return cls(
+            info.position,
+            info.compressed_offset,
+            info.compressed_size,
+            info.uncompressed_offset,
+            info.uncompressed_size,
+            info.flags & 0xFF,
+            info.digest,
+            info.crc32,
+        )
 
 
 class ChunkTable:
@@ -42,6 +58,7 @@ class ChunkTable:
     __slots__ = (
         "compressed_offsets",
         "compressed_sizes",
+        "crc32s",
         "digests",
         "flags",
         "positions",
@@ -57,6 +74,7 @@ class ChunkTable:
         self.compressed_sizes = array("I", [row.compressed_size for row in ordered])
         self.uncompressed_offsets = array("Q", [row.uncompressed_offset for row in ordered])
         self.uncompressed_sizes = array("I", [row.uncompressed_size for row in ordered])
+        self.crc32s = array("I", [row.crc32 for row in ordered])
         self.flags = array("H", [row.flags for row in ordered])
         #: 32 bytes a row, or empty when the digests are not known.
         self.digests = b"".join([row.digest for row in ordered])
@@ -76,6 +94,7 @@ class ChunkTable:
             self.uncompressed_sizes[index],
             self.flags[index],
             self.digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE],
+            self.crc32s[index],
         )
 
     def find(self, blob_offset: int) -> int:
@@ -104,6 +123,8 @@ def _checked(rows: Iterable[ChunkRow], blob: BlobRecord, where: str) -> list[Chu
     ordered: list[ChunkRow] = []
     end = 0
     for row in sorted(rows, key=_BY_OFFSET):
+        if row.flags & ChunkFlag.HOLE:
+            continue
         if row.uncompressed_offset < end:
             if row == ordered[-1]:
                 continue

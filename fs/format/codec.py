@@ -28,6 +28,10 @@ _GZIP_WINDOW_BITS = 31
 _MAX_ZSTD_WINDOW = 16 << 20
 
 
+#: The module names its error only at run time.
+_IsalError: type[Exception] = isal_zlib.IsalError
+
+
 class _ThreadState(threading.local):
     """zstd contexts, one per thread: they are costly to make and not thread-safe."""
 
@@ -115,7 +119,7 @@ def _decompress_gzip(data: Data, size: int) -> bytes:
     try:
         # One byte more than expected shows data that is too long, at no cost.
         result = bytes(stream.decompress(data, size + 1))
-    except isal_zlib.error as error:
+    except _IsalError as error:
         raise FormatError(f"gzip data does not decode: {error}") from error
     if len(result) <= size and not stream.eof:
         raise FormatError("gzip data is cut short")

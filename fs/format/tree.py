@@ -15,8 +15,9 @@ class Chunk(NamedTuple):
     """A piece of a regular file, as it lies in a blob (sizes and offsets in bytes).
 
     `position` is its place in the blob's chunk information array; `flags` are
-    those of the chunk table. Chunks shared by several files are equal tuples;
-    where in the file a chunk lies follows from its place in `Node.chunks`.
+    those of the chunk table, of which HAS_CRC32 goes with `crc32`. Chunks shared
+    by several files are equal tuples; where in the file a chunk lies follows from
+    its place in `Node.chunks`. All but the last of a file have the image's chunk size.
     """
 
     digest: bytes
@@ -27,6 +28,12 @@ class Chunk(NamedTuple):
     uncompressed_offset: int
     uncompressed_size: int
     flags: int = 0
+    crc32: int = 0
+
+
+#: `Chunk.blob_index` of a hole, which reads as zeros; of such a chunk only the size counts.
+#: The kernel and our reader know holes; Nydus's own daemon does not.
+HOLE = -1
 
 
 @dataclass(slots=True, eq=False)

@@ -1,0 +1,120 @@
+"""Directory data: blocks of records followed by names, sorted bytewise over the whole directory.
+
+Every block stands alone: all its 12-byte records, then all its names, then a
+gap of zeros; so a name is found by a binary search over blocks and then within one.
+See docs/format.md, "Directories".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from fs.format.erofs import DIRENT, DIRENT_SIZE, FILE_TYPE_MAX, NAME_MAX
+from fs.format.errors import FormatError
+
+
+class DirRecord(NamedTuple):
+    nid: int
+    name_offset: int
+    type: int
+
+
+def split_names(names: Iterable[bytes], block_size: int) -> list[int]:
+    """How many of the sorted `names` each block takes; see `data_size` for the length."""
+    counts: list[int] = []
+    count = used = 0
+    for name in names:
+        need = DIRENT_SIZE + len(name)
+        if used + need > block_size:
+            counts.append(count)
+            count = used = 0
+        count += 1
+        used += need
+    counts.append(count)
+    return counts
+
+
+def data_size(names: Sequence[bytes], counts: Sequence[int], block_size: int) -> int:
+    """Bytes of a directory: whole blocks, and the last one as far as it is used."""
+    last = names[len(names) - counts[-1] :]
+    return (len(counts) - 1) * block_size + sum(map(len, last)) + DIRENT_SIZE * len(last)
+
+
+def pack(
+    entries: Sequence[tuple[bytes, int, int]], counts: Sequence[int], block_size: int
+) -> bytearray:
+    """Directory data of the sorted `entries` (name, nid, type), split as `counts` says."""
+    data = bytearray()
+    position = 0
+    for count in counts:
+        data += bytes(-len(data) % block_size)
+        block = entries[position : position + count]
+        position += count
+        name_offset = DIRENT_SIZE * count
+        for name, nid, kind in block:
+            data += DIRENT.pack(nid, name_offset, kind)
+            name_offset += len(name)
+        data += b"".join([name for name, _nid, _kind in block])
+    return data
+
+
+class DirBlock:
+    """One block of a directory, read. `where` names it in errors."""
+
+    __slots__ = ("count", "view", "where")
+
+    def __init__(self, view: memoryview, where: str) -> None:
+        self.view = view
+        self.where = where
+        if len(view) < DIRENT_SIZE:
+            raise FormatError(f"directory block of {len(view)} bytes", where)
+        first = DIRENT.unpack_from(view)[1]
+        if first % DIRENT_SIZE or not DIRENT_SIZE <= first < len(view):
+            raise FormatError(f"first name of a directory block at {first}", where)
+        self.count = first // DIRENT_SIZE
+
+    def record(self, index: int) -> DirRecord:
+        return DirRecord._make(DIRENT.unpack_from(self.view, index * DIRENT_SIZE))
+
+    def name(self, index: int) -> bytes:
+        """The name of record `index`: 1 to 255 bytes without "/" and NUL."""
+        start = self.record(index).name_offset
+        last = index + 1 == self.count
+        end = len(self.view) if last else self.record(index + 1).name_offset
+        if not self.count * DIRENT_SIZE <= start < end <= len(self.view):
+            raise FormatError(f"directory name from {start} to {end}", self.where)
+        # Only the last name of a block may be followed by the zeros that fill it.
+        name = bytes(self.view[start : min(end, start + NAME_MAX + 1)])
+        if last:
+            name = name.partition(b"\0")[0]
+        if not 0 < len(name) <= NAME_MAX or b"/" in name or b"\0" in name:
+            raise FormatError(f"directory name {name[:40]!r} is not allowed", self.where)
+        return name
+
+    def find(self, name: bytes) -> int | None:
+        """The nid under `name`, or None."""
+        low, high = 0, self.count
+        while low < high:
+            middle = (low + high) // 2
+            found = self.name(middle)
+            if found == name:
+                return self.record(middle).nid
+            if found < name:
+                low = middle + 1
+            else:
+                high = middle
+        return None
+
+    def entries(self, start: int = 0) -> Iterator[tuple[int, bytes, DirRecord]]:
+        """(index, name, record) from index `start` on; names ascend or FormatError."""
+        previous = b""
+        for index in range(start, self.count):
+            record = self.record(index)
+            name = self.name(index)
+            if name <= previous:
+                raise FormatError(f"directory name {name!r} is out of order", self.where)
+            if not 1 <= record.type <= FILE_TYPE_MAX:
+                raise FormatError(f"{name!r} has file type {record.type}", self.where)
+            previous = name
+            yield index, name, record

@@ -1,0 +1,157 @@
+"""From a tree of nodes to inodes with numbers and places, before a byte is written.
+
+Checks what the format cannot hold. The walk keeps Nydus's order: a directory, its
+children sorted by name, then each subdirectory in turn. See docs/format.md,
+"Inode numbers" and "Placing inodes".
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass, field
+
+from fs.format import dirents, erofs, xattrs
+from fs.format.allocator import Allocator, Place
+from fs.format.errors import FormatError
+from fs.format.tree import Node
+
+_FORBIDDEN_NAMES = (b"", b".", b"..")
+_INO_MAX = 0xFFFFFFFF
+_NOWHERE = Place(0, 0, inline=False)
+
+
+@dataclass(slots=True, eq=False)
+class Placed:
+    """A node with its number and place. `parent` and `name` are those of its first name."""
+
+    node: Node
+    parent: Placed | None
+    name: bytes
+    ino: int
+    place: Place = _NOWHERE
+    xattrs: bytes = b""
+    names: int = 0
+    #: Of a directory: every name with its inode, sorted, "." and ".." among them.
+    entries: list[tuple[bytes, Placed]] = field(default_factory=list)
+    #: Of a directory: how many entries each of its blocks has.
+    block_counts: list[int] = field(default_factory=list)
+
+    @property
+    def nid(self) -> int:
+        return self.place.offset // erofs.SLOT_SIZE
+
+    @property
+    def size(self) -> int:
+        """Bytes from the inode to the end of its attributes."""
+        return erofs.INODE_EXTENDED.size + len(self.xattrs)
+
+    @property
+    def path(self) -> str:
+        """For messages."""
+        names: list[bytes] = []
+        at: Placed | None = self
+        while at is not None:
+            names.append(at.name)
+            at = at.parent
+        return b"/".join(reversed(names)).decode("utf-8", "backslashreplace") or "/"
+
+    def error(self, what: str) -> FormatError:
+        return FormatError(what, self.path)
+
+
+class Layout:
+    """Every inode of a tree in writing order, placed for blocks of `block_size`."""
+
+    def __init__(self, root: Node, block_size: int, root_ino: int) -> None:
+        self.inodes: list[Placed] = []
+        #: Names in the tree, the root included: what the superblock counts as inodes.
+        self.name_count = 1
+        self._block_size = block_size
+        self._allocator = Allocator(block_size)
+        self._by_node: dict[int, Placed] = {}
+        self._number_tree(root, root_ino)
+        del self._allocator
+
+    def find(self, node: Node) -> Placed:
+        """The inode of `node`; FormatError if it is not in the tree."""
+        found = self._by_node.get(id(node))
+        if found is None:
+            raise FormatError("a node to prefetch is not in the tree")
+        return found
+
+    def _number_tree(self, root: Node, root_ino: int) -> None:
+        if not stat.S_ISDIR(root.mode):
+            raise FormatError("the root is no directory", "/")
+        top = self._new(root, None, b"", root_ino)
+        pending = [top]
+        while pending:
+            directory = pending.pop()
+            subdirectories = self._place_directory(directory)
+            pending.extend(reversed(subdirectories))
+        self.end = self._allocator.offset
+
+    def _place_directory(self, directory: Placed) -> list[Placed]:
+        """Number and place a directory and all in it; its subdirectories are only numbered."""
+        children = directory.node.children
+        found = [(b".", directory), (b"..", directory.parent or directory)]
+        subdirectories = []
+        first_seen = []
+        for name in sorted(children):
+            child = self._add_name(directory, name, children[name])
+            found.append((name, child))
+            if stat.S_ISDIR(child.node.mode):
+                subdirectories.append(child)
+            elif child.names == 1:
+                first_seen.append(child)
+        # Only a name below "/" in ASCII can stand before "." and "..".
+        found.sort(key=_entry_name)
+        directory.entries = found
+        directory.names = 2 + len(subdirectories)
+        names = [name for name, _ in found]
+        directory.block_counts = dirents.split_names(names, self._block_size)
+        size = dirents.data_size(names, directory.block_counts, self._block_size)
+        directory.place = self._allocator.place_data(directory.size, size)
+        for child in first_seen:
+            self._place(child)
+        return subdirectories
+
+    def _add_name(self, directory: Placed, name: bytes, node: Node) -> Placed:
+        if name in _FORBIDDEN_NAMES or len(name) > erofs.NAME_MAX or b"/" in name or b"\0" in name:
+            raise directory.error(f"name {name[:300]!r} is not allowed")
+        self.name_count += 1
+        if self.name_count > _INO_MAX:
+            raise FormatError("more inodes than the format can number")
+        known = self._by_node.get(id(node))
+        if known is None:
+            known = self._new(node, directory, name, self.name_count)
+        elif stat.S_ISDIR(node.mode):
+            raise directory.error(f"directory {name!r} is also {known.path}")
+        known.names += 1
+        return known
+
+    def _new(self, node: Node, parent: Placed | None, name: bytes, ino: int) -> Placed:
+        placed = Placed(node, parent, name, ino)
+        if not erofs.file_type(node.mode):
+            raise placed.error(f"mode {node.mode:o} has no file type")
+        if node.xattrs:
+            placed.xattrs = xattrs.pack(node.xattrs, placed.path)
+        self._by_node[id(node)] = placed
+        self.inodes.append(placed)
+        return placed
+
+    def _place(self, placed: Placed) -> None:
+        node = placed.node
+        if stat.S_ISREG(node.mode):
+            size = placed.size + -placed.size % erofs.CHUNK_INDEX_SIZE
+            size += erofs.CHUNK_INDEX_SIZE * len(node.chunks)
+            placed.place = self._allocator.place_file(size)
+        elif stat.S_ISLNK(node.mode):
+            if not 0 < len(node.target) <= erofs.SYMLINK_MAX or b"\0" in node.target:
+                raise placed.error(f"link target of {len(node.target)} bytes is not allowed")
+            placed.place = self._allocator.place_data(placed.size, len(node.target))
+        else:
+            placed.place = self._allocator.place_special(placed.size)
+
+
+def _entry_name(entry: tuple[bytes, Placed]) -> bytes:
+    return entry[0]
