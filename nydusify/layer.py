@@ -16,7 +16,7 @@ import stat
 
 from fs.format.errors import FormatError
 from fs.format.tree import Node
-from nydusify.entry import HARD_LINK, Entry
+from fs.tar.entry import HARD_LINK, Entry
 from nydusify.paths import PATH_MAX, clean, lookup, resolve, shown
 
 WHITEOUT = b".wh."

@@ -11,7 +11,6 @@ under test takes part.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import io
 import os
 import shutil
@@ -22,31 +21,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from fs.mounts import MNT_DETACH, MS_RDONLY, mount, umount
+from tests.parts.trees import Entry, differences, scan
 
 STARTED = time.time_ns()
 BLOCK = 512
 
-
-class Seen(NamedTuple):
-    """What a file system shows of one name. `same_as` is the first name of its inode."""
-
-    mode: int
-    uid: int
-    gid: int
-    mtime_ns: int
-    nlink: int
-    same_as: bytes
-    size: int
-    rdev: int
-    target: bytes
-    xattrs: dict[bytes, bytes]
-    sha256: str
-
-
-Tree = dict[bytes, Seen]
 
 # --- making layers -----------------------------------------------------------------
 
@@ -385,72 +366,29 @@ def _copy_attributes(source: bytes, path: bytes) -> None:
     os.utime(path, ns=(seen.st_mtime_ns, seen.st_mtime_ns))
 
 
-# --- looking at trees -------------------------------------------------------------------
+# --- comparing ---------------------------------------------------------------------------
 
 
-def look_at(root: Path) -> Tree:
-    """Everything below `root` (itself is b""), as lstat(2), read(2) and listxattr(2) show it."""
-    top = os.fsencode(root)
-    tree: Tree = {b"": _seen(top, b"", {})}
-    first_names: dict[tuple[int, int], bytes] = {}
-    todo = [b""]
-    while todo:
-        directory = todo.pop()
-        for name in sorted(os.listdir(top + directory)):
-            path = directory + b"/" + name
-            try:
-                tree[path] = _seen(top + path, path, first_names)
-            except FileNotFoundError:
-                continue  # a character device 0:0 of the lowest layer: listed, yet not there
-            if stat.S_ISDIR(tree[path].mode):
-                todo.append(path)
-    return _with_least_names(tree)
+def expected_tree(merged: Path) -> dict[bytes, Entry]:
+    return with_least_names(scan(merged))
 
 
-def _seen(path: bytes, name: bytes, first_names: dict[tuple[int, int], bytes]) -> Seen:
-    found = os.lstat(path)
-    is_file = stat.S_ISREG(found.st_mode)
-    is_directory = stat.S_ISDIR(found.st_mode)
-    is_device = stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)
-    return Seen(
-        mode=found.st_mode,
-        uid=found.st_uid,
-        gid=found.st_gid,
-        mtime_ns=found.st_mtime_ns,
-        nlink=0 if is_directory else found.st_nlink,
-        same_as=first_names.setdefault((found.st_dev, found.st_ino), name),
-        size=0 if is_directory else found.st_size,
-        rdev=found.st_rdev if is_device else 0,
-        target=os.readlink(path) if stat.S_ISLNK(found.st_mode) else b"",
-        xattrs={
-            os.fsencode(key): os.getxattr(path, key, follow_symlinks=False)
-            for key in os.listxattr(path, follow_symlinks=False)
-        },
-        sha256=hashlib.sha256(Path(os.fsdecode(path)).read_bytes()).hexdigest() if is_file else "",
-    )
-
-
-def _with_least_names(tree: Tree) -> Tree:
-    """`same_as` as the least name of the inode, so that it does not depend on the walk."""
+def with_least_names(tree: dict[bytes, Entry]) -> dict[bytes, Entry]:
+    """`identity` as the least path of the inode, so that it does not depend on the walk."""
     least: dict[bytes, bytes] = {}
-    for path, seen in tree.items():
-        least[seen.same_as] = min(path, least.get(seen.same_as, path))
-    return {path: seen._replace(same_as=least[seen.same_as]) for path, seen in tree.items()}
+    for path, entry in tree.items():
+        least[entry.identity] = min(path, least.get(entry.identity, path))
+    return {path: entry._replace(identity=least[entry.identity]) for path, entry in tree.items()}
 
 
-def differences(expected: Tree, actual: Tree) -> list[str]:
-    """What differs, one line each.
+def unlike(expected: dict[bytes, Entry], actual: dict[bytes, Entry]) -> list[str]:
+    """Where `actual` differs from the oracle's tree, one line each.
 
-    A time after this module was loaded is the time of unpacking: the layers do not
-    say what it should be (directories that are implied, or changed by an upper layer).
+    A time after this module was loaded is the time of unpacking: layers do not say
+    what it should be (directories that are implied, or changed by an upper layer).
     """
-    lines = [f"{path!r} is missing" for path in expected.keys() - actual.keys()]
-    lines += [f"{path!r} should not be there" for path in actual.keys() - expected.keys()]
-    for path in expected.keys() & actual.keys():
-        want, have = expected[path], actual[path]
-        if want.mtime_ns >= STARTED:
-            have = have._replace(mtime_ns=want.mtime_ns)
-        for field, one, other in zip(Seen._fields, want, have, strict=True):
-            if one != other:
-                lines.append(f"{path!r}: {field} {other!r}, expected {one!r}")
-    return sorted(lines)
+    timed = dict(expected)
+    for path, entry in expected.items():
+        if entry.mtime_ns >= STARTED and path in actual:
+            timed[path] = entry._replace(mtime_ns=actual[path].mtime_ns)
+    return differences(timed, actual)

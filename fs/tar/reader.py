@@ -17,15 +17,15 @@ from collections.abc import Iterator
 from struct import Struct
 
 from fs.format.errors import FormatError
-from nydusify.entry import HARD_LINK, Entry
-from nydusify.pax import (
+from fs.tar.entry import HARD_LINK, Entry
+from fs.tar.pax import (
     PaxRecords,
     parse_pax,
     parse_pax_time,
     parse_pax_xattrs,
 )
-from nydusify.sparse import gnu_segments, pax_segments, pax_segments_in_data
-from nydusify.stream import LayerStream
+from fs.tar.sparse import gnu_segments, pax_segments, pax_segments_in_data
+from fs.tar.stream import LayerStream
 
 _BLOCK = 512
 _ZERO_BLOCK = bytes(_BLOCK)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fs.format.errors import FormatError
-from nydusify.entry import Segments
-from nydusify.pax import PaxRecords
+from fs.tar.entry import Segments
+from fs.tar.pax import PaxRecords
 
 _BLOCK = 512
 _MAX_SEGMENTS = 1 << 20

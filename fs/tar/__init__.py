@@ -1,0 +1,1 @@
+"""Layers as streams of tar entries, read without trust: decompression, headers, contents."""
