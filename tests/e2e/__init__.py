@@ -1,0 +1,1 @@
+"""The whole path by the commands that users call, on real images and real servers."""
