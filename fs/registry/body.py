@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from fs.format.errors import UnreachableError
 from fs.registry.descriptor import Descriptor
 from fs.registry.digest import VerifiedStream
 from fs.registry.files import local_errors
@@ -16,7 +17,7 @@ PIECE = 1 << 20
 
 
 class BlobBody:
-    """A blob's content, from its start as often as `rewindable` says it can be read."""
+    """A blob's content, once from its start or, where it can seek, as often as needed."""
 
     def __init__(self, body: Body, descriptor: Descriptor, where: str) -> None:
         self._body = body
@@ -27,13 +28,12 @@ class BlobBody:
         if not isinstance(body, bytes | Path) and body.seekable():
             self._start = body.tell()
 
-    @property
-    def rewindable(self) -> bool:
-        """Whether `pieces` can be called (again)."""
-        return not self._used or isinstance(self._body, bytes | Path) or self._start >= 0
-
     def pieces(self, progress: Progress | None = None) -> Iterator[bytes]:
-        """The content; VerifyError instead of its last piece if it is not the promised one."""
+        """The content; VerifyError instead of its last piece if it is not the promised one.
+
+        UnreachableError if it has to be read again and cannot: what needs it again is a
+        broken link.
+        """
         with self._stream() as stream:
             while piece := stream.read(PIECE):
                 yield piece
@@ -54,6 +54,11 @@ class BlobBody:
         if isinstance(body, Path):
             with local_errors(str(body)):
                 return body.open("rb"), True
+        if again and self._start < 0:
+            raise UnreachableError(
+                f"{self._where}: sending {self._descriptor.digest} broke off, "
+                "and its source cannot be read again"
+            )
         if again:
             with local_errors(self._where):
                 body.seek(self._start)

@@ -82,7 +82,8 @@ class ImageWriter(Protocol):
     ) -> None:
         """Store a blob, unless it is there; VerifyError if `body` is not what it should be.
 
-        `progress` is called with the number of bytes sent since the last call.
+        `progress` is called with the number of bytes sent since the last call; a
+        negative one takes back what has to be sent again.
         A BinaryIO is read from its position and left open; only one that can seek
         can be sent again after a fault.
         """

@@ -1,0 +1,43 @@
+"""Which proxy a URL goes through, by the usual environment variables."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+
+from fs.registry.address import is_loopback, origin
+
+
+def proxies_for(url: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """{scheme: proxy URL} for `url`, or {}; loopback is never asked of a proxy."""
+    scheme, host, port = origin(url)
+    if is_loopback(host) or _excluded(host, port, _variable(environment, "no_proxy")):
+        return {}
+    proxy = _variable(environment, f"{scheme}_proxy") or _variable(environment, "all_proxy")
+    if not proxy:
+        return {}
+    return {scheme: proxy if "://" in proxy else f"http://{proxy}"}
+
+
+def _variable(environment: Mapping[str, str], name: str) -> str:
+    return environment.get(name) or environment.get(name.upper()) or ""
+
+
+def _excluded(host: str, port: int, no_proxy: str) -> bool:
+    return any(_matches(host, port, rule.strip()) for rule in no_proxy.split(",") if rule.strip())
+
+
+def _matches(host: str, port: int, rule: str) -> bool:
+    if rule == "*":
+        return True
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(rule, strict=False)
+    except ValueError:
+        pass
+    name, colon, rule_port = rule.rpartition(":")
+    if colon and rule_port.isdigit():
+        if int(rule_port) != port:
+            return False
+        rule = name.strip("[]")
+    rule = rule.lower().lstrip("*").lstrip(".")
+    return host == rule or host.endswith(f".{rule}")

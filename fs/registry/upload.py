@@ -1,0 +1,89 @@
+"""Putting a blob into a registry: a mount from a repository beside it, or POST and one PUT."""
+
+from __future__ import annotations
+
+import contextlib
+from urllib.parse import urlencode
+
+from fs.format.errors import AccessError, Failure, VerifyError
+from fs.registry.body import BlobBody
+from fs.registry.client import Call, RegistryClient
+from fs.registry.descriptor import Descriptor
+from fs.registry.digest import is_digest
+from fs.registry.store import Progress
+
+
+def upload_blob(
+    client: RegistryClient,
+    descriptor: Descriptor,
+    body: BlobBody,
+    mount_from: str | None,
+    progress: Progress | None,
+) -> None:
+    """Store a blob, verified on the way, starting over after each temporary fault."""
+
+    def attempt() -> None:
+        target = _start(client, descriptor, mount_from)
+        if target is None:
+            return
+        sent = 0
+
+        def count(size: int) -> None:
+            nonlocal sent
+            sent += size
+            if progress:
+                progress(size)
+
+        try:
+            _put(client, descriptor, body, target, count)
+        except BaseException:
+            if sent:
+                count(-sent)
+            _cancel(client, target)
+            raise
+
+    client.retry.run(attempt)
+
+
+def _start(client: RegistryClient, descriptor: Descriptor, mount_from: str | None) -> str | None:
+    """Where to send the bytes; None if the registry mounted the blob."""
+    if mount_from:
+        scopes = tuple(sorted((*client.push_scopes, f"repository:{mount_from}:pull")))
+        query = {"mount": descriptor.digest, "from": mount_from}
+        with contextlib.suppress(AccessError):  # no right to read there: send it
+            return client.start_upload(scopes, query)
+    return client.start_upload(client.push_scopes, {})
+
+
+def _put(
+    client: RegistryClient,
+    descriptor: Descriptor,
+    body: BlobBody,
+    target: str,
+    progress: Progress,
+) -> None:
+    joint = "&" if "?" in target else "?"
+    call = Call(
+        method="PUT",
+        url=f"{target}{joint}{urlencode({'digest': descriptor.digest})}",
+        what=f"upload of {descriptor.digest}",
+        scopes=client.push_scopes,
+        good=(201, 204),
+        headers={
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(descriptor.size),
+        },
+        body=lambda: body.pieces(progress),
+    )
+    answer = client.perform(call)
+    answer.close()
+    stored = answer.headers.get("docker-content-digest", "")
+    if is_digest(stored) and stored[:7] == descriptor.digest[:7] and stored != descriptor.digest:
+        raise VerifyError(f"{client.reference.name}: stored {descriptor.digest} as {stored}")
+
+
+def _cancel(client: RegistryClient, target: str) -> None:
+    """Let the registry drop a broken upload; if it does not hear us, it will in time."""
+    call = Call("DELETE", target, "upload", client.push_scopes, (200, 202, 204))
+    with contextlib.suppress(Failure):
+        client.perform(call).close()
