@@ -71,6 +71,14 @@ BLOB_SIZE = 256
 assert _BLOB.size == BLOB_SIZE
 
 
+_SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
+
+
+def is_safe_blob_id(blob_id: str) -> bool:
+    """Whether `blob_id` can be a file name and a part of a URL as it is."""
+    return bool(_SAFE_ID.match(blob_id))
+
+
 @dataclass(slots=True)
 class BlobRecord:
     """One data blob. Sizes and offsets in bytes; `ci_*` locate its chunk information array."""

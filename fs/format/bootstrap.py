@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 from fs.format.blobtable import BlobRecord, Compressor, Digester
 from fs.format.buffer import Buffer, CheckedBuffer
 from fs.format.chunktable import ChunkTable
+from fs.format.tree import HOLE
 
 
 class Inode(NamedTuple):
@@ -56,17 +57,34 @@ class Extent(NamedTuple):
     blob_offset: int
 
 
+def join_extent(extents: list[Extent], piece: Extent) -> None:
+    """Add `piece`, joined to the last of `extents` where it continues that in its blob."""
+    if extents:
+        last = extents[-1]
+        continues = piece.blob_index == HOLE or (
+            last.blob_offset + last.length == piece.blob_offset
+        )
+        if last.blob_index == piece.blob_index and continues:
+            extents[-1] = last._replace(length=last.length + piece.length)
+            return
+    extents.append(piece)
+
+
 class Bootstrap(Protocol):
     """An image's metadata. Inodes are named by `nid`; `flags` are those of the superblock,
     `size` is that of the whole bootstrap in bytes.
     """
 
+    @property
+    def version(self) -> int: ...
+    @property
+    def root(self) -> int: ...
+    @property
+    def block_size(self) -> int: ...
+
     name: str
     size: int
-    version: int
-    root: int
     chunk_size: int
-    block_size: int
     compressor: Compressor
     digester: Digester
     flags: int

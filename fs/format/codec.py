@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import zlib
+from typing import cast
 
 import lz4.block
 import zstandard
@@ -28,8 +29,8 @@ _GZIP_WINDOW_BITS = 31
 _MAX_ZSTD_WINDOW = 16 << 20
 
 
-#: The module names its error only at run time.
-_IsalError: type[Exception] = isal_zlib.IsalError
+#: Its type information calls it an instance.
+_IsalError = cast(type[Exception], isal_zlib.IsalError)
 
 
 class _ThreadState(threading.local):

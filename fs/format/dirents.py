@@ -14,6 +14,11 @@ from fs.format.erofs import DIRENT, DIRENT_SIZE, FILE_TYPE_MAX, NAME_MAX
 from fs.format.errors import FormatError
 
 
+def is_allowed_name(name: bytes) -> bool:
+    """Whether `name` can stand in a directory: 1 to 255 bytes without "/" and NUL."""
+    return 0 < len(name) <= NAME_MAX and b"/" not in name and b"\0" not in name
+
+
 class DirRecord(NamedTuple):
     nid: int
     name_offset: int
@@ -78,7 +83,7 @@ class DirBlock:
         return DirRecord._make(DIRENT.unpack_from(self.view, index * DIRENT_SIZE))
 
     def name(self, index: int) -> bytes:
-        """The name of record `index`: 1 to 255 bytes without "/" and NUL."""
+        """The name of record `index`, an allowed one."""
         start = self.record(index).name_offset
         last = index + 1 == self.count
         end = len(self.view) if last else self.record(index + 1).name_offset
@@ -88,7 +93,7 @@ class DirBlock:
         name = bytes(self.view[start : min(end, start + NAME_MAX + 1)])
         if last:
             name = name.partition(b"\0")[0]
-        if not 0 < len(name) <= NAME_MAX or b"/" in name or b"\0" in name:
+        if not is_allowed_name(name):
             raise FormatError(f"directory name {name[:40]!r} is not allowed", self.where)
         return name
 

@@ -100,6 +100,10 @@ NAME_MAX = 255
 #: The longest target that Linux stores in a symbolic link.
 SYMLINK_MAX = 4095
 
+#: What off_t and a struct timespec can hold.
+SIZE_MAX = (1 << 63) - 1
+NSEC_MAX = 999_999_999
+
 _FILE_TYPES = {
     stat.S_IFREG: 1,
     stat.S_IFDIR: 2,

@@ -15,7 +15,7 @@ from fs.format.allocator import Allocator, Place
 from fs.format.errors import FormatError
 from fs.format.tree import Node
 
-_FORBIDDEN_NAMES = (b"", b".", b"..")
+_OWN_NAMES = (b".", b"..")
 _INO_MAX = 0xFFFFFFFF
 _NOWHERE = Place(0, 0, inline=False)
 
@@ -116,7 +116,7 @@ class Layout:
         return subdirectories
 
     def _add_name(self, directory: Placed, name: bytes, node: Node) -> Placed:
-        if name in _FORBIDDEN_NAMES or len(name) > erofs.NAME_MAX or b"/" in name or b"\0" in name:
+        if name in _OWN_NAMES or not dirents.is_allowed_name(name):
             raise directory.error(f"name {name[:300]!r} is not allowed")
         self.name_count += 1
         if self.name_count > _INO_MAX:

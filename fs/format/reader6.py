@@ -21,7 +21,7 @@ from fs.format.blobtable import (
     Digester,
     unpack_blob,
 )
-from fs.format.bootstrap import DirEntry, Extent, Inode
+from fs.format.bootstrap import DirEntry, Extent, Inode, join_extent
 from fs.format.buffer import CheckedBuffer
 from fs.format.chunkinfo import CHUNK_INFO_SIZE, iter_chunk_infos
 from fs.format.chunktable import ChunkRow, ChunkTable
@@ -45,7 +45,9 @@ from fs.format.erofs import (
     INODE_EXTENDED,
     INODE_FORMAT,
     MAGIC,
+    NSEC_MAX,
     NULL_ADDRESS,
+    SIZE_MAX,
     SLOT_SIZE,
     SUPERBLOCK_OFFSET,
     SUPERBLOCK_SIZE,
@@ -66,8 +68,6 @@ from fs.format.rafs6 import (
 )
 from fs.format.tree import HOLE
 
-_NSEC_MAX = 999_999_999
-_SIZE_MAX = (1 << 63) - 1
 _DEVICE_MODES = (stat.S_IFCHR, stat.S_IFBLK)
 
 
@@ -233,7 +233,7 @@ class BootstrapV6:
             start = max(offset, number << bits)
             piece = min(end, (number + 1) << bits) - start
             within = start - (number << bits)
-            _append(found, self._extent(raw, start, piece, high, address, within))
+            join_extent(found, self._extent(raw, start, piece, high, address, within))
         return found
 
     def _extent(
@@ -295,7 +295,7 @@ class BootstrapV6:
             raise self._image.error(
                 f"inode {nid} has mode {raw.mode:o} and layout {raw.layout}", raw.offset
             )
-        if raw.size > _SIZE_MAX or raw.mtime_nsec > _NSEC_MAX:
+        if raw.size > SIZE_MAX or raw.mtime_nsec > NSEC_MAX:
             raise self._image.error(
                 f"inode {nid} has size {raw.size}, nanoseconds {raw.mtime_nsec}", raw.offset
             )
@@ -365,7 +365,7 @@ def _superblock_problem(found: Superblock) -> str:
         return "shared extended attributes are not supported"
     if found.devt_slotoff != DEVICE_SLOT_START or found.extra_devices > MAX_BLOBS:
         return f"{found.extra_devices} device slots from {found.devt_slotoff}"
-    if found.build_time > _SIZE_MAX or found.build_time_nsec > _NSEC_MAX:
+    if found.build_time > SIZE_MAX or found.build_time_nsec > NSEC_MAX:
         return f"build time {found.build_time}.{found.build_time_nsec}"
     return ""
 
@@ -422,17 +422,6 @@ def _read_blobs(
             )
         blobs.append(blob)
     return blobs
-
-
-def _append(extents: list[Extent], piece: Extent) -> None:
-    """Add `piece`, joined to the one before where it continues it."""
-    if extents:
-        last = extents[-1]
-        same_place = piece.blob_index == HOLE or last.blob_offset + last.length == piece.blob_offset
-        if last.blob_index == piece.blob_index and same_place:
-            extents[-1] = last._replace(length=last.length + piece.length)
-            return
-    extents.append(piece)
 
 
 def _align(offset: int, unit: int) -> int:
