@@ -15,6 +15,7 @@ import os
 import stat
 from collections.abc import Iterator
 from struct import Struct
+from typing import Protocol
 
 from fs.format.errors import FormatError
 from fs.tar.entry import HARD_LINK, Entry
@@ -25,7 +26,6 @@ from fs.tar.pax import (
     parse_pax_xattrs,
 )
 from fs.tar.sparse import gnu_segments, pax_segments, pax_segments_in_data
-from fs.tar.stream import LayerStream
 
 _BLOCK = 512
 _ZERO_BLOCK = bytes(_BLOCK)
@@ -54,13 +54,25 @@ _KINDS = {
 }
 
 
+class TarStream(Protocol):
+    """Where the reader takes bytes from: a layer, or a file that can seek."""
+
+    name: str
+    offset: int
+
+    def take(self, size: int) -> bytes: ...
+    def take_exactly(self, size: int) -> bytes: ...
+    def skip(self, size: int) -> None: ...
+    def where(self) -> str: ...
+
+
 class TarReader:
     """Iterate for the entries; `read` gives the content of the entry just yielded.
 
     `complete` tells, after the last entry, whether the archive had its end mark.
     """
 
-    def __init__(self, stream: LayerStream) -> None:
+    def __init__(self, stream: TarStream) -> None:
         self.complete = False
         self._stream = stream
         self._unread = 0
