@@ -1,0 +1,1 @@
+"""The image builder and the record: what measurements stand on."""
