@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fs.format.errors import FormatError, NotFoundError, UsageError, VerifyError
+from fs.registry.body import PIECE
 from fs.registry.config import MAX_CONFIG, parse_config
 from fs.registry.descriptor import Descriptor
 from fs.registry.digest import check_bytes, digest_of, verified
-from fs.registry.files import LayoutFiles, read_small
+from fs.registry.files import LayoutFiles, local_errors, read_small
 from fs.registry.layout import INDEX_FILE, LAYOUT_FILE, LayoutReader
 from fs.registry.manifest import MAX_MANIFEST, Index, Manifest, parse_manifest
 from fs.registry.mediatypes import (
@@ -28,7 +29,7 @@ from fs.registry.mediatypes import (
     DOCKER_MANIFEST,
 )
 from fs.registry.platform import Platform
-from fs.registry.reference import parse_reference
+from fs.registry.reference import canonical, parse_reference
 from fs.registry.resolution import resolve_image
 from fs.registry.store import Image, ImageReader
 from fs.registry.tarfiles import TarFiles
@@ -43,9 +44,7 @@ def split_archive_place(rest: str, text: str) -> tuple[Path, str | None]:
     """File and image of `FILE[:IMAGE]`; a FILE has no colon."""
     file, colon, image = rest.partition(":")
     if not file or (colon and not image):
-        raise UsageError(
-            f"{text!r} is not docker-archive:FILE[:NAME:TAG] or oci-archive:FILE[:TAG]"
-        )
+        raise UsageError(f"{text!r} is not docker-archive:FILE[:NAME:TAG], oci-archive:FILE[:TAG]")
     return Path(file), image or None
 
 
@@ -157,8 +156,11 @@ class LegacyArchive:
         return Descriptor(media_type, digest, size)
 
     def _hash(self, path: str) -> str:
-        with self._files.open(path) as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        found = hashlib.sha256()
+        with self._files.open(path) as file, local_errors(f"{self.name}: {path}"):
+            while piece := file.read(PIECE):
+                found.update(piece)
+        return f"sha256:{found.hexdigest()}"
 
 
 def _entries(raw: bytes, where: str) -> list[dict[str, Any]]:
@@ -190,13 +192,6 @@ def _choose(entries: list[dict[str, Any]], image: str | None, where: str) -> dic
         raise UsageError(f"{where}: say which image; there are: {known}")
     wanted = str(parse_reference(image))
     for name, entry in names:
-        if wanted in (name, _canonical(name)):
+        if wanted in (name, canonical(name)):
             return entry
     raise NotFoundError(f"{where}: no such image; there are: {known}")
-
-
-def _canonical(name: str) -> str:
-    try:
-        return str(parse_reference(name))
-    except UsageError:
-        return name

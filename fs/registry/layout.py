@@ -17,7 +17,7 @@ from fs.registry.files import DirectoryFiles, LayoutFiles, blob_path, read_small
 from fs.registry.manifest import MAX_MANIFEST, Index, Manifest, parse_json_object, parse_manifest
 from fs.registry.mediatypes import OCI_INDEX
 from fs.registry.platform import Platform
-from fs.registry.reference import parse_reference
+from fs.registry.reference import canonical
 from fs.registry.resolution import resolve_image
 from fs.registry.store import Image
 
@@ -144,11 +144,4 @@ def entry_names(entry: Descriptor) -> list[str]:
 def entry_has_name(entry: Descriptor, wanted: str) -> bool:
     """Whether `wanted` is the entry's tag, digest or, however shortened, its reference."""
     names = entry_names(entry)
-    return wanted in (entry.digest, *names) or _canonical(wanted) in names
-
-
-def _canonical(name: str) -> str:
-    try:
-        return str(parse_reference(name))
-    except UsageError:
-        return name
+    return wanted in (entry.digest, *names) or canonical(wanted) in names

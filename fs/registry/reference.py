@@ -53,15 +53,11 @@ class Reference:
 
     @property
     def familiar(self) -> str:
-        name = self.name.removeprefix(f"{DEFAULT_DOMAIN}/") if self.is_hub else self.name
-        if self.is_hub:
-            short = name.removeprefix(_OFFICIAL)
-            name = name if "/" in short else short
-        return name + self._suffix()
-
-    @property
-    def is_hub(self) -> bool:
-        return self.domain == DEFAULT_DOMAIN
+        """The text without what Docker fills in by itself."""
+        if self.domain != DEFAULT_DOMAIN:
+            return str(self)
+        short = self.repository.removeprefix(_OFFICIAL)
+        return (self.repository if "/" in short else short) + self._suffix()
 
     def __str__(self) -> str:
         return self.name + self._suffix()
@@ -86,6 +82,14 @@ def parse_reference(text: str) -> Reference:
     if tag is None and digest is None:
         tag = DEFAULT_TAG
     return Reference(domain, repository, tag, digest)
+
+
+def canonical(name: str) -> str:
+    """The canonical text of a reference; a name that is none stays as it is."""
+    try:
+        return str(parse_reference(name))
+    except UsageError:
+        return name
 
 
 def _shown(text: str) -> str:
