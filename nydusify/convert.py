@@ -115,22 +115,24 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> ConvertOptions:
+    from fs.format.blobtable import Compressor
     from fs.registry.platform import parse_platform
-    from nydusify.options import COMPRESSORS, ConvertOptions, parse_chunk_size
+    from nydusify.options import ConvertOptions, parse_chunk_size
 
     if arguments.fs_version != "6":
         raise UsageError(f"--fs-version {arguments.fs_version}: only version 6 is written")
     if arguments.threads < 1:
         raise UsageError("--threads must be 1 or more")
+    temporary = os.environ.get("TMPDIR")
     source = arguments.source or _archive_place(arguments.source_archive)
     return ConvertOptions(
         source=source,
         target=_target(arguments, source),
         platform=parse_platform(arguments.platform) if arguments.platform else None,
-        compressor=COMPRESSORS[arguments.compressor],
+        compressor=Compressor[arguments.compressor.upper()],
         chunk_size=parse_chunk_size(arguments.fs_chunk_size),
         prefetch=_prefetch_patterns(arguments.prefetch_patterns),
-        work_dir=arguments.work_dir,
+        work_dir=arguments.work_dir or (Path(temporary) if temporary else None),
         source_store=_store(arguments, insecure=arguments.source_insecure),
         target_store=_store(arguments, insecure=arguments.target_insecure),
         threads=arguments.threads,

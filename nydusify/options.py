@@ -6,15 +6,10 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fs.format.blobtable import DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE, Compressor
 from fs.format.errors import UsageError
 from fs.registry.platform import Platform
 from fs.registry.store import StoreOptions
-
-MIN_CHUNK_SIZE = 4 << 10
-MAX_CHUNK_SIZE = 16 << 20
-DEFAULT_CHUNK_SIZE = 1 << 20
-
-COMPRESSORS = {"none": 0, "lz4_block": 1, "gzip": 2, "zstd": 3}
 
 _SIZE = re.compile(r"(0x[0-9a-f]+|[0-9]+)\s*(?:(k|m)(?:i?b)?)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20}
@@ -30,7 +25,7 @@ class ConvertOptions:
     source: str
     target: str
     platform: Platform | None = None
-    compressor: int = COMPRESSORS["zstd"]
+    compressor: Compressor = Compressor.ZSTD
     chunk_size: int = DEFAULT_CHUNK_SIZE
     prefetch: tuple[str, ...] = ()
     work_dir: Path | None = None

@@ -60,14 +60,20 @@ def parse_pax_time(text: bytes, where: str) -> tuple[int, int]:
 
 
 def parse_pax_xattrs(values: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """The extended attributes that a file system would take; containerd drops the rest too."""
-    found = {}
-    for key, value in values.items():
-        if key.startswith(_XATTR):
-            name = key[len(_XATTR) :]
-            known = name in _XATTR_NAMES or (
-                name.startswith(_XATTR_PREFIXES) and not name.endswith(b".", 0, 9)
-            )
-            if known and len(name) <= _MAX_XATTR_NAME and len(value) <= _MAX_XATTR_VALUE:
-                found[name] = value
-    return found
+    """The extended attributes among the records, as far as they can be stored."""
+    start = len(_XATTR)
+    return storable_xattrs(
+        {key[start:]: value for key, value in values.items() if key.startswith(_XATTR)}
+    )
+
+
+def storable_xattrs(xattrs: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Those that a file system would take from an archive; containerd drops the rest too."""
+    return {name: value for name, value in xattrs.items() if _is_storable(name, value)}
+
+
+def _is_storable(name: bytes, value: bytes) -> bool:
+    known = name in _XATTR_NAMES or (
+        name.startswith(_XATTR_PREFIXES) and name not in _XATTR_PREFIXES
+    )
+    return known and len(name) <= _MAX_XATTR_NAME and len(value) <= _MAX_XATTR_VALUE

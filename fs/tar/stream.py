@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 from gzip import BadGzipFile
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 import zstandard
 from isal import igzip
@@ -31,6 +31,12 @@ _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # after one byte from 0x50 to 0x5f
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x04\x22\x4d\x18": "lz4"}
 
 
+class Readable(Protocol):
+    """`read` gives up to `size` bytes, none only at the end."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
 class LayerStream:
     """The decompressed bytes of `raw`. `offset` counts what was taken so far.
 
@@ -38,7 +44,7 @@ class LayerStream:
     works on this one.
     """
 
-    def __init__(self, raw: BinaryIO, name: str, pool: Executor) -> None:
+    def __init__(self, raw: Readable, name: str, pool: Executor) -> None:
         self.name = name
         self.offset = 0
         self._pool = pool
@@ -112,7 +118,7 @@ class LayerStream:
 class _Rewound(io.RawIOBase):
     """`raw` with the bytes that were looked at put back in front."""
 
-    def __init__(self, head: bytes, raw: BinaryIO) -> None:
+    def __init__(self, head: bytes, raw: Readable) -> None:
         self._head = head
         self._raw = raw
 
@@ -127,7 +133,7 @@ class _Rewound(io.RawIOBase):
         return taken
 
 
-def _decoder(raw: BinaryIO, name: str) -> Callable[[int], bytes]:
+def _decoder(raw: Readable, name: str) -> Callable[[int], bytes]:
     head = b""
     while len(head) < 6 and (more := raw.read(6 - len(head))):
         head += more

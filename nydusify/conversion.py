@@ -1,0 +1,170 @@
+"""A conversion from source to published target: layers to blobs, trees merged, image pushed.
+
+Layers are converted one after the other, each in one pass over its bytes. The
+result depends on the source and the options alone, not on threads, time or machine.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from fs.format.blobfile import BlobOptions
+from fs.format.errors import FormatError, UsageError
+from fs.format.tree import Node
+from fs.format.writer import BootstrapOptions, write_bootstrap
+from fs.registry.reference import parse_reference
+from fs.registry.store import open_writer
+from fs.tar.entry import Entry, pieces
+from nydusify.blobs import Blob, BlobStore
+from nydusify.layer import Layer
+from nydusify.merge import apply
+from nydusify.options import ConvertOptions
+from nydusify.paths import clean, lookup, resolve
+from nydusify.publish import Target, make_bootstrap_layer, publish
+from nydusify.report import LayerFigures, Progress, Report, Silence
+from nydusify.sources import Entries, SourceLayer, open_source
+from nydusify.workplace import storing, workplace
+
+_ROOT_MODE = stat.S_IFDIR | 0o755
+#: A file's chunks are listed in memory and in the bootstrap.
+_MAX_CHUNKS_OF_A_FILE = 1 << 24
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The merged tree of an image and the blobs that it refers to."""
+
+    root: Node
+    blobs: Sequence[Blob]
+    figures: list[LayerFigures]
+
+
+def convert(options: ConvertOptions, progress: Progress | None = None) -> Report:
+    """Convert and publish. Failure for all that may go wrong; nothing is published then."""
+    progress = progress or Silence()
+    started = time.monotonic()
+    _check_target(options.target)
+    with (
+        workplace(options.work_dir) as work,
+        open_source(options.source, options.platform, options.source_store) as source,
+    ):
+        converted = convert_layers(source.layers, options, work, progress)
+        bootstrap = work / "image.boot"
+        write_bootstrap_file(converted, options, bootstrap)
+        layer = make_bootstrap_layer(bootstrap, converted.blobs, work / "bootstrap.tar.gz")
+        kept = [bool(figures.blob_digest) for figures in converted.figures]
+        target = Target(source, converted.blobs, kept, layer)
+        with closing(open_writer(options.target, options.target_store)) as writer:
+            manifest, target_size = publish(target, writer, progress)
+            target_name = writer.name
+    return Report(
+        source=source.name,
+        target=target_name,
+        target_digest=manifest.digest,
+        platform=str(source.platform),
+        bootstrap_size=layer.descriptor.size,
+        source_size=sum(figures.source_size for figures in converted.figures),
+        target_size=target_size,
+        seconds=round(time.monotonic() - started, 3),
+        layers=converted.figures,
+    )
+
+
+def convert_layers(
+    layers: Sequence[SourceLayer], options: ConvertOptions, work: Path, progress: Progress
+) -> Converted:
+    """Blob files of `layers` (lowest first) in `work`, and the tree that the stack shows."""
+    blob_options = BlobOptions(chunk_size=options.chunk_size, compressor=options.compressor)
+    root = Node(_ROOT_MODE)
+    figures = []
+    with closing(BlobStore(work, blob_options, options.threads)) as store:
+        for number, source in enumerate(layers, 1):
+            progress.step(f"layer {number} of {len(layers)}", source.size)
+            started = time.monotonic()
+            shared = store.shared
+            layer = Layer(source.name)
+            with source.open(progress.advance) as entries:
+                contents = _read_layer(entries, layer, store, options.chunk_size)
+            blob = store.finish_layer()
+            for node, numbers in contents:
+                node.chunks = [store.chunks[number] for number in numbers]
+            apply(root, layer.finish())
+            seconds = time.monotonic() - started
+            figures.append(_figures(source, blob, store.shared - shared, seconds))
+        return Converted(root, store.blobs, figures)
+
+
+def write_bootstrap_file(converted: Converted, options: ConvertOptions, path: Path) -> None:
+    """FormatError if the tree does not fit the format; StorageError if the disk is full."""
+    bootstrap_options = BootstrapOptions(
+        chunk_size=options.chunk_size,
+        compressor=options.compressor,
+        prefetch=_prefetched(converted.root, options.prefetch),
+    )
+    records = [blob.record for blob in converted.blobs]
+    with storing(path), path.open("wb") as out:
+        write_bootstrap(converted.root, records, bootstrap_options, out)
+
+
+def _read_layer(
+    entries: Entries, layer: Layer, store: BlobStore, chunk_size: int
+) -> list[tuple[Node, list[int]]]:
+    """Put every entry in the layer's tree; returns the files with the numbers of their chunks."""
+    contents = []
+    for entry in entries:
+        node = layer.add(entry)
+        if node is None or not entry.size:
+            continue
+        if entry.size > _MAX_CHUNKS_OF_A_FILE * chunk_size:
+            raise FormatError(f"file of {entry.size} bytes", _place_of(layer, entry))
+        numbers = [store.add(piece) for piece in pieces(entry, entries.read, chunk_size)]
+        contents.append((node, numbers))
+    return contents
+
+
+def _place_of(layer: Layer, entry: Entry) -> str:
+    return f"{layer.name}, entry at offset {entry.offset}"
+
+
+def _figures(source: SourceLayer, blob: Blob | None, shared: int, seconds: float) -> LayerFigures:
+    return LayerFigures(
+        source_digest=source.digest,
+        source_size=source.size,
+        blob_digest=f"sha256:{blob.record.blob_id}" if blob else "",
+        blob_size=blob.record.compressed_size if blob else 0,
+        chunks=blob.record.chunk_count if blob else 0,
+        shared_chunks=shared,
+        seconds=round(seconds, 3),
+    )
+
+
+def _prefetched(root: Node, patterns: Sequence[str]) -> list[Node]:
+    """What the patterns name, in their order, each once; links are followed, gaps left out."""
+    found: dict[Node, None] = {}
+    for pattern in patterns:
+        node = _follow(root, os.fsencode(pattern))
+        if node is not None:
+            found[node] = None
+    return list(found)
+
+
+def _follow(root: Node, path: bytes) -> Node | None:
+    where = "prefetch pattern"
+    return lookup(root, resolve(root, clean(path, where), where))
+
+
+def _check_target(place: str) -> None:
+    """UsageError at once, not after the work, if nothing can be written there."""
+    kind, colon, _ = place.partition(":")
+    if colon and kind in ("dir", "layer", "oci-archive"):
+        raise UsageError(f"{place}: {kind}: is for sources only")
+    if kind not in ("oci", "docker-archive"):
+        reference = parse_reference(place.removeprefix("docker://"))
+        if reference.digest:
+            raise UsageError(f"{place}: a target is named by a tag, not by a digest")

@@ -1,0 +1,183 @@
+"""The target image: bootstrap layer, configuration, manifest, and the order of publishing.
+
+Blobs, bootstrap layer and configuration are pushed first; the manifest is pushed
+last and with it the tag, so nobody ever sees an image of which a part is missing.
+All of it is deterministic: no times, no names of machines.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fs.registry.descriptor import Descriptor, describe
+from fs.registry.manifest import (
+    NYDUS_BLOB_ANNOTATION,
+    NYDUS_BOOTSTRAP_ANNOTATION,
+    NYDUS_FS_VERSION_ANNOTATION,
+    UNCOMPRESSED_ANNOTATION,
+)
+from fs.registry.mediatypes import NYDUS_BLOB, OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST
+from fs.registry.store import ImageWriter
+from nydusify.blobs import Blob
+from nydusify.report import Progress
+from nydusify.sources import SourceImage
+from nydusify.workplace import storing
+
+_REFERENCE_BLOBS_ANNOTATION = "containerd.io/snapshot/nydus-reference-blob-ids"
+_FS_VERSION = "6"
+_GZIP_LEVEL = 6
+_PIECE = 1 << 20
+
+
+class BootstrapLayer(NamedTuple):
+    """The last layer, as a file; `diff_id` is the digest of the tar in it."""
+
+    path: Path
+    descriptor: Descriptor
+    diff_id: str
+
+
+class Target(NamedTuple):
+    """What is to be published. `kept` says of each source layer whether it has a blob."""
+
+    source: SourceImage
+    blobs: Sequence[Blob]
+    kept: Sequence[bool]
+    bootstrap: BootstrapLayer
+
+
+def make_bootstrap_layer(bootstrap: Path, blobs: Sequence[Blob], path: Path) -> BootstrapLayer:
+    """Write the tar.gz with the bootstrap and the chunk information of all blobs to `path`."""
+    with storing(path), path.open("wb") as file:
+        packed = _Hashing(file)
+        with gzip.GzipFile("", "wb", _GZIP_LEVEL, packed, mtime=0) as compressed:
+            archive = _Hashing(compressed)
+            archive.write(_tar_header("image", 0o755, None))
+            with bootstrap.open("rb") as content:
+                _add(archive, "image/image.boot", content, bootstrap.stat().st_size)
+            for blob in blobs:
+                name = f"image/{blob.record.blob_id}.blob.meta"
+                _add(archive, name, io.BytesIO(blob.meta), len(blob.meta))
+            archive.write(bytes(2 * tarfile.BLOCKSIZE))
+    diff_id = archive.digest()
+    annotations = {
+        NYDUS_BOOTSTRAP_ANNOTATION: "true",
+        NYDUS_FS_VERSION_ANNOTATION: _FS_VERSION,
+        UNCOMPRESSED_ANNOTATION: diff_id,
+        _REFERENCE_BLOBS_ANNOTATION: _json([blob.record.blob_id for blob in blobs]).decode(),
+    }
+    descriptor = Descriptor(OCI_LAYER_GZIP, packed.digest(), packed.size, annotations)
+    return BootstrapLayer(path, descriptor, diff_id)
+
+
+def publish(target: Target, writer: ImageWriter, progress: Progress) -> tuple[Descriptor, int]:
+    """Push everything, the tag last. Returns the manifest's descriptor and the image's size."""
+    layers = [_blob_layer(blob) for blob in target.blobs]
+    for blob, layer in zip(target.blobs, layers, strict=True):
+        progress.step(f"pushing {layer.digest[:19]}", layer.size)
+        writer.push_blob(layer, blob.path, progress.advance)
+    layers.append(target.bootstrap.descriptor)
+    progress.step("pushing bootstrap", layers[-1].size)
+    writer.push_blob(layers[-1], target.bootstrap.path, progress.advance)
+    raw_config = _json(_config(target))
+    config = describe(raw_config, OCI_CONFIG)
+    writer.push_blob(config, raw_config)
+    raw_manifest = _json(_manifest(target, config, layers))
+    manifest = writer.push_manifest(raw_manifest, OCI_MANIFEST, tag=True)
+    return manifest, len(raw_manifest) + config.size + sum(layer.size for layer in layers)
+
+
+def _blob_layer(blob: Blob) -> Descriptor:
+    record = blob.record
+    annotations = {NYDUS_BLOB_ANNOTATION: "true"}
+    return Descriptor(NYDUS_BLOB, f"sha256:{record.blob_id}", record.compressed_size, annotations)
+
+
+def _manifest(target: Target, config: Descriptor, layers: Sequence[Descriptor]) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": config.to_json(),
+        "layers": [layer.to_json() for layer in layers],
+    }
+    if target.source.annotations:
+        document["annotations"] = dict(target.source.annotations)
+    return document
+
+
+def _config(target: Target) -> dict[str, Any]:
+    """The source's configuration with the layers of the target; the rest stays as it is."""
+    source = target.source.config
+    diff_ids = [f"sha256:{blob.record.blob_id}" for blob in target.blobs]
+    diff_ids.append(target.bootstrap.diff_id)
+    return {
+        **{key: value for key, value in source.items() if key not in ("history", "rootfs")},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": _history(source, target.kept),
+    }
+
+
+def _history(config: Mapping[str, Any], kept: Sequence[bool]) -> list[dict[str, Any]]:
+    """The source's history, if it tells of as many layers as there are, and our layer's."""
+    told = config.get("history")
+    entries = [dict(entry) for entry in told or () if isinstance(entry, dict)]
+    filled = [entry for entry in entries if not entry.get("empty_layer")]
+    if len(filled) == len(kept):
+        for entry, has_blob in zip(filled, kept, strict=True):
+            if not has_blob:
+                entry["empty_layer"] = True
+    else:
+        entries = [{"created_by": "Nydus Converter"} for has_blob in kept if has_blob]
+    own = {"created_by": "Nydus Converter", "comment": "Nydus Bootstrap Layer"}
+    if isinstance(config.get("created"), str):
+        own = {"created": config["created"], **own}
+    return [*entries, own]
+
+
+class _Hashing:
+    """Passes bytes on, and knows their digest and number."""
+
+    def __init__(self, sink: io.BufferedIOBase | gzip.GzipFile) -> None:
+        self.size = 0
+        self._sink = sink
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        self.size += len(data)
+        return self._sink.write(data)
+
+    def flush(self) -> None:
+        self._sink.flush()
+
+    def digest(self) -> str:
+        return f"sha256:{self._hash.hexdigest()}"
+
+
+def _add(archive: _Hashing, name: str, content: io.BufferedIOBase, size: int) -> None:
+    archive.write(_tar_header(name, 0o444, size))
+    while piece := content.read(_PIECE):
+        archive.write(piece)
+    archive.write(bytes(-size % tarfile.BLOCKSIZE))
+
+
+def _tar_header(name: str, mode: int, size: int | None) -> bytes:
+    """The header of a file, or of a directory if there is no size."""
+    member = tarfile.TarInfo(name)
+    member.mode = mode
+    if size is None:
+        member.type = tarfile.DIRTYPE
+    else:
+        member.size = size
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()

@@ -1,0 +1,113 @@
+"""The figures of a conversion: as a table, as JSON, and as progress on a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol, TextIO
+
+from nydusify.workplace import storing
+
+
+@dataclass(frozen=True)
+class LayerFigures:
+    """Sizes in bytes, as stored. `chunks` are new ones; `shared_chunks` were there already."""
+
+    source_digest: str
+    source_size: int
+    blob_digest: str
+    blob_size: int
+    chunks: int
+    shared_chunks: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """`target_size` is all that the target image refers to."""
+
+    source: str
+    target: str
+    target_digest: str
+    platform: str
+    bootstrap_size: int
+    source_size: int
+    target_size: int
+    seconds: float
+    layers: list[LayerFigures] = field(default_factory=list)
+
+
+class Progress(Protocol):
+    """Told by the conversion how far it is."""
+
+    def step(self, name: str, size: int) -> None:
+        """Something of `size` bytes begins (0: not known)."""
+
+    def advance(self, size: int) -> None:
+        """So many bytes of it are done."""
+
+
+class Silence:
+    def step(self, name: str, size: int) -> None: ...
+
+    def advance(self, size: int) -> None: ...
+
+
+@contextmanager
+def open_progress(stream: TextIO) -> Iterator[Progress]:
+    """A progress bar if `stream` is a terminal, else nothing at all."""
+    if not stream.isatty():
+        yield Silence()
+        return
+    from nydusify.progressbar import progress_bar
+
+    with progress_bar(stream) as bar:
+        yield bar
+
+
+def write_json(report: Report, path: Path) -> None:
+    with storing(path):
+        path.write_text(json.dumps(asdict(report), indent=2) + "\n")
+
+
+def table(report: Report) -> str:
+    """One line a layer, then the sums."""
+    rows = [("layer", "source", "blob", "chunks", "shared", "seconds")]
+    for layer in report.layers:
+        rows.append(
+            (
+                layer.source_digest[7:19] or "-",
+                size_text(layer.source_size) if layer.source_size else "-",
+                size_text(layer.blob_size) if layer.blob_digest else "none",
+                str(layer.chunks),
+                str(layer.shared_chunks),
+                f"{layer.seconds:.2f}",
+            )
+        )
+    rows.append(("bootstrap", "", size_text(report.bootstrap_size), "", "", ""))
+    chunks = sum(layer.chunks for layer in report.layers)
+    shared = sum(layer.shared_chunks for layer in report.layers)
+    sizes = (size_text(report.source_size), size_text(report.target_size))
+    rows.append(("total", *sizes, str(chunks), str(shared), f"{report.seconds:.2f}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            text.ljust(width) if column == 0 else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([*lines, f"{report.target}@{report.target_digest}"])
+
+
+def size_text(size: int) -> str:
+    """Bytes for people, in powers of 1024."""
+    amount = float(size)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.2f} GiB"
