@@ -43,7 +43,7 @@ def _fuse() -> str:
         os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         return f"/dev/fuse cannot be opened: {error.strerror}"
-    return _programs("fusermount3")
+    return programs_missing("fusermount3")
 
 
 def _overlay() -> str:
@@ -55,7 +55,7 @@ def _overlay() -> str:
 
 def _erofs() -> str:
     """Really mount one image from a plain file: kernels before 6.12 want a block device."""
-    if reason := _root() or _programs("mkfs.erofs", "fsck.erofs", "dump.erofs"):
+    if reason := _root() or programs_missing("mkfs.erofs", "fsck.erofs", "dump.erofs"):
         return reason
     with tempfile.TemporaryDirectory(prefix="erofs-probe-") as name:
         work = Path(name)
@@ -74,7 +74,8 @@ def _erofs() -> str:
     return ""
 
 
-def _programs(*names: str) -> str:
+def programs_missing(*names: str) -> str:
+    """Which of the programs are not on the PATH, as a reason to skip; '' when all are there."""
     missing = [name for name in names if shutil.which(name) is None]
     return f"{', '.join(missing)} not installed" if missing else ""
 
@@ -92,9 +93,9 @@ CAPABILITIES: dict[str, Callable[[], str]] = {
     "fuse": _fuse,
     "erofs": _erofs,
     "overlay": _overlay,
-    "registry": lambda: _programs("docker-registry", "htpasswd", "openssl"),
-    "containerd": lambda: _root() or _programs("containerd", "ctr", "runc"),
-    "oci_tools": lambda: _programs("umoci", "skopeo"),
+    "registry": lambda: programs_missing("docker-registry", "htpasswd", "openssl"),
+    "containerd": lambda: _root() or programs_missing("containerd", "ctr", "runc"),
+    "oci_tools": lambda: programs_missing("umoci", "skopeo"),
     "samples": lambda: "" if find_samples() else "no samples; NYDUS_SAMPLES can name them",
 }
 

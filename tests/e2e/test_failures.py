@@ -87,8 +87,9 @@ def test_no_such_tag(plain_layout: Path, tmp_path: Path) -> None:
 
 @pytest.mark.registry
 def test_no_such_image_in_a_registry(registry: Registry, tmp_path: Path) -> None:
-    source = f"{registry.host}/e2e/absent:v1"
-    assert_refused(convert(source, f"oci:{tmp_path / 't'}:nydus"), NOT_FOUND, source)
+    repository = f"{registry.host}/e2e/absent"
+    done = convert(f"{repository}:v1", f"oci:{tmp_path / 't'}:nydus")
+    assert_refused(done, NOT_FOUND, repository, "v1")
 
 
 def test_registry_that_does_not_listen(plain_layout: Path) -> None:
@@ -151,7 +152,8 @@ def test_nothing_is_tagged_after_a_failure(damaged: Path, registry: Registry) ->
     flip_byte(layer, layer.stat().st_size - 100)
     target = f"{registry.host}/e2e/half:v1"
     assert convert(f"oci:{damaged}:plain", target).returncode in (3, VERIFY)
-    assert_refused(convert(target, f"oci:{damaged.parent / 't'}:x"), NOT_FOUND, target)
+    done = convert(target, f"oci:{damaged.parent / 't'}:x")
+    assert_refused(done, NOT_FOUND, registry.host, "v1")
 
 
 @pytest.mark.root
