@@ -165,6 +165,12 @@ class Store:
             self._images.unmount(self._layer(row))
         remove_tree(self._path(row.id))
 
+    def detach(self, name: str) -> None:
+        """Unmount an image layer; it comes back when a snapshot above it is used."""
+        row = self._metadata.get(name)
+        if row.source is not None:
+            self._images.unmount(self._layer(row))
+
     def cleanup(self) -> int:
         """Remove directories that a crash left without a snapshot; their number."""
         with self._metadata.transaction():  # nobody is between directory and row

@@ -1,0 +1,159 @@
+"""The command `lazyrun`: its verbs, and how failures become exit codes.
+
+A verb's module is imported when the verb is known. `run` first starts this
+program again from a read-only mount (see protect.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from fs.format.errors import Failure
+
+_EXAMPLES = """\
+examples:
+  lazyrun run --rm -it registry.example.com/app:nydus sh
+  lazyrun run --rm -v $PWD:/src:ro -w /src -e DEBUG=1 127.0.0.1:5000/python:nydus python3 main.py
+  lazyrun run --rm --network none oci:./layout:app
+"""
+_RUN_NOTES = """\
+IMAGE is a registry reference, oci:DIR[:TAG] or another source that `nydus-fs mount` takes.
+Images that are not in Nydus format are pulled in full first. Options stand before
+IMAGE; everything after it is the command and its arguments.
+
+exit codes: that of the command; 128 + n if signal n ended it; 125 if lazyrun itself
+fails, 126 if the command cannot be executed, 127 if it is not found.
+"""
+DEFAULT_ROOT = "/var/lib/lazyrun"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="lazyrun",
+        description="Run containers from images that are loaded while they run.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="store_true", help="print the version and exit")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB")
+    run = _verb(verbs, "run", "run a command in a new container", _EXAMPLES + "\n" + _RUN_NOTES)
+    _add_run_arguments(run)
+    listing = _verb(verbs, "ps", "list containers")
+    listing.add_argument("-a", "--all", action="store_true", help="also those that have ended")
+    listing.add_argument("--json", action="store_true", help="as one JSON list")
+    removal = _verb(verbs, "rm", "remove containers that have ended")
+    removal.add_argument("-f", "--force", action="store_true", help="kill those still running")
+    removal.add_argument("containers", nargs="+", metavar="CONTAINER", help="name or identifier")
+    _verb(verbs, "prune", "remove layers of plain images that no container uses")
+    return top
+
+
+def _verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    text: str,
+    epilog: str | None = None,
+) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verb.add_argument(
+        "--root",
+        metavar="DIR",
+        default=os.environ.get("LAZYRUN_ROOT", DEFAULT_ROOT),
+        help="where containers and layers are kept, with LAZYRUN_ROOT or this also caches and"
+        f" daemon state (default {DEFAULT_ROOT})",
+    )
+    return verb
+
+
+def _add_run_arguments(run: argparse.ArgumentParser) -> None:
+    add = run.add_argument
+    add("-i", "--interactive", action="store_true", help="pass standard input on")
+    add("-t", "--tty", action="store_true", help="give the container a terminal")
+    add("--rm", action="store_true", help="remove the container when it has ended")
+    add("--name", metavar="NAME", help="call the container NAME")
+    add("-e", "--env", action="append", default=[], metavar="KEY[=VALUE]",
+        help="set a variable, or take it over from here")  # fmt: skip
+    add("--env-file", action="append", default=[], metavar="FILE", help="settings, one a line")
+    add("-w", "--workdir", metavar="DIR", help="working directory, made if missing")
+    add("-u", "--user", metavar="USER[:GROUP]", help="names or numbers")
+    add("--entrypoint", metavar="COMMAND", help="in place of the image's; '' for none")
+    add("-v", "--volume", action="append", default=[], metavar="SOURCE:TARGET[:ro]",
+        help="show a host directory or file; options ro, rw, noexec, nosuid")  # fmt: skip
+    add("--tmpfs", action="append", default=[], metavar="TARGET[:OPTIONS]",
+        help="a file system in memory; options size=, mode=, uid=, gid=, ro, exec, suid")  # fmt: skip
+    add("--device", action="append", default=[], metavar="PATH[:TARGET]",
+        help="let the container use a device of the host")  # fmt: skip
+    add("--read-only", action="store_true", help="nothing in the image's tree can be written")
+    add("--shm-size", default="64m", metavar="SIZE", help="size of /dev/shm (default 64m)")
+    add("--hostname", metavar="NAME", help="host name in the container")
+    add("--network", choices=("host", "none"), default="host",
+        help="the host's network (default), or none but loopback")  # fmt: skip
+    add("--add-host", action="append", default=[], metavar="NAME:ADDRESS",
+        help="a line for /etc/hosts")  # fmt: skip
+    add("--init", action="store_true", help="run a first process that reaps orphans")
+    add("--cap-add", action="append", default=[], metavar="CAP", help="or ALL")
+    add("--cap-drop", action="append", default=[], metavar="CAP", help="or ALL")
+    add("--security-opt", action="append", default=[], metavar="OPTION",
+        choices=("no-new-privileges", "no-new-privileges=true"),
+        help="no-new-privileges: set-user-ID programs give no rights")  # fmt: skip
+    add("--platform", metavar="OS/ARCH", help="which image of an index (default: this machine's)")
+    add("--plain-http", action="store_true", help="speak http with the registry")
+    add("--insecure", action="store_true", help="do not check the registry's certificate")
+    add("--auth-file", metavar="FILE", help="registry logins (default: docker's and containers')")
+    add("--cache-dir", metavar="DIR", help="chunk cache (default /var/lib/nydus-fs)")
+    add("--rootfs", action="store_true", help="IMAGE is a directory; it is never written to")
+    add("image", metavar="IMAGE", help="see below")
+    add("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="in place of the image's")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    top = parser()
+    arguments = top.parse_args(words)
+    if arguments.version:
+        from importlib.metadata import version
+
+        print(f"lazyrun {version('lazyrun')}")
+        return 0
+    if arguments.verb is None:
+        top.print_help(sys.stderr)
+        return 2
+    try:
+        return _dispatch(arguments, words)
+    except Failure as failure:
+        print(f"lazyrun: {failure.message}", file=sys.stderr)
+        if arguments.verb != "run":
+            return failure.exit_code
+        return failure.exit_code if failure.exit_code in (126, 127) else 125
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(arguments: argparse.Namespace, words: list[str]) -> int:
+    if arguments.verb == "run":
+        from runner import protect
+
+        protect.restart(words)
+        from runner.verbs import run
+
+        return run(arguments)
+    from runner import verbs
+
+    if arguments.verb == "ps":
+        return verbs.ps(arguments)
+    if arguments.verb == "rm":
+        return verbs.rm(arguments)
+    return verbs.prune(arguments)
