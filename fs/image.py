@@ -17,8 +17,9 @@ from fs.cache.blob import BlobCache, Data
 from fs.cache.fetch import Fetcher
 from fs.cache.store import CacheStore
 from fs.format.blobtable import BlobFeature
-from fs.format.bootstrap import HOLE, Bootstrap, DirEntry, Extent, Inode, open_bootstrap
-from fs.format.errors import FormatError, NotFoundError
+from fs.format.bootstrap import Bootstrap, DirEntry, Extent, Inode, open_bootstrap
+from fs.format.errors import FormatError, NotFoundError, VerifyError
+from fs.format.tree import HOLE
 
 _UNSUPPORTED = BlobFeature.ZRAN | BlobFeature.BATCH | BlobFeature.ENCRYPTED | BlobFeature.TARFS
 
@@ -36,12 +37,9 @@ class Image:
     def inode(self, nid: int) -> Inode:
         return self.bootstrap.inode(nid)
 
-    def lookup(self, nid: int, name: bytes) -> int:
-        """The nid under `name` in directory `nid`; NotFoundError."""
-        found = self.bootstrap.lookup(nid, name)
-        if found is None:
-            raise NotFoundError(f"no {name!r} in directory {nid}")
-        return found
+    def lookup(self, nid: int, name: bytes) -> int | None:
+        """The nid under `name` in directory `nid`; None if it has no such name."""
+        return self.bootstrap.lookup(nid, name)
 
     def entries(self, nid: int, start: int) -> Iterator[DirEntry]:
         return self.bootstrap.entries(nid, start)
@@ -62,8 +60,12 @@ class Image:
     async def _read_extent(self, extent: Extent) -> Data:
         if extent.blob_index == HOLE:
             return bytes(extent.length)
-        cache = self._blobs.get(extent.blob_index) or await self.blob(extent.blob_index)
-        return await cache.read(extent.blob_offset, extent.length)
+        try:
+            cache = self._blobs.get(extent.blob_index) or await self.blob(extent.blob_index)
+            return await cache.read(extent.blob_offset, extent.length)
+        except NotFoundError as error:
+            # Names are found by lookup; here the file exists and its promised bytes do not.
+            raise VerifyError(error.message) from error
 
     async def blob(self, index: int) -> BlobCache:
         """The cache of one blob, opened once."""
@@ -85,8 +87,14 @@ class Image:
         )
 
     async def prefetch_plan(self) -> AsyncIterator[tuple[BlobCache, range]]:
-        """The chunks that the image asks to be read first, file by file."""
+        """The chunks that the image asks to be read first, file by file.
+
+        Images whose table names the root ask for all of themselves, which is no
+        start-up set: that entry is passed over.
+        """
         for nid in self.bootstrap.prefetch:
+            if nid == self.bootstrap.root:
+                continue
             for file in self._files_below(nid):
                 for extent in self.bootstrap.extents(file.nid, 0, file.size):
                     if extent.blob_index == HOLE:

@@ -1,0 +1,170 @@
+"""The tree over FUSE: kernel requests in, calls of `Image` out, no state in between.
+
+An image never changes, so the kernel may keep what it learns: entries,
+attributes, names that do not exist, pages, links.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+
+import pyfuse3
+from pyfuse3 import EntryAttributes, FUSEError, RequestContext
+
+from fs.cache.blob import Data
+from fs.drivers.errnos import errno_boundary
+from fs.drivers.instances import Instances
+from fs.format.bootstrap import Inode
+from fs.image import Image
+
+_FOREVER = 10.0 * 365 * 86400
+_BLOCK = 4096
+_ATTRIBUTES_KEPT = 4096
+#: Cookies 1 and 2 are those of "." and "..", the image's own follow.
+_DOTS = 2
+
+
+class TreeOperations(pyfuse3.Operations):
+    """`on_init` is called once, when libfuse has seen its INIT request."""
+
+    def __init__(self, instances: Instances, on_init: Callable[[], None]) -> None:
+        super().__init__()
+        self._instances = instances
+        self._on_init = on_init
+        self._has_xattrs = any(image.bootstrap.has_xattrs for image in instances.images)
+        # The image's attributes cost an allocation each; a listing is often followed by lookups.
+        self._attributes = lru_cache(_ATTRIBUTES_KEPT)(self._make_attributes)
+
+    def init(self) -> None:
+        self._on_init()
+
+    @errno_boundary
+    async def lookup(self, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        number, image, nid = self._instances.resolve(parent)
+        found = image.lookup(nid, name)
+        if found is None:
+            return _negative_entry()
+        return self._attributes(self._instances.inode_number(number, image, found))
+
+    @errno_boundary
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        return self._attributes(inode)
+
+    def _make_attributes(self, inode: int) -> EntryAttributes:
+        _, image, nid = self._instances.resolve(inode)
+        return _attributes(inode, image.inode(nid))
+
+    @errno_boundary
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        _, image, nid = self._instances.resolve(inode)
+        return image.readlink(nid)
+
+    @errno_boundary
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> pyfuse3.FileInfo:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise FUSEError(errno.EROFS)
+        return pyfuse3.FileInfo(fh=inode, keep_cache=True)
+
+    # pyfuse3 takes any contiguous buffer, its annotations only bytes.
+    @errno_boundary
+    async def read(  # type: ignore[override]
+        self, fh: int, off: int, size: int
+    ) -> Data:
+        _, image, nid = self._instances.resolve(fh)
+        return await image.read(nid, off, size)
+
+    async def release(self, fh: int) -> None:
+        pass
+
+    @errno_boundary
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+        return inode
+
+    @errno_boundary
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        for name, inode, cookie in self._listing(fh, start_id):
+            if not pyfuse3.readdir_reply(token, name, self._attributes(inode), cookie):
+                return
+
+    def _listing(self, inode: int, start: int) -> Iterator[tuple[bytes, int, int]]:
+        """Name, inode and cookie of what comes after cookie `start` in a directory."""
+        number, image, nid = self._instances.resolve(inode)
+        if start < 1:
+            yield b".", inode, 1
+        if start < _DOTS:
+            parent = image.lookup(nid, b"..")
+            above = image.bootstrap.root if parent is None else parent
+            yield b"..", self._instances.inode_number(number, image, above), _DOTS
+        for entry in image.entries(nid, max(0, start - _DOTS)):
+            found = self._instances.inode_number(number, image, entry.nid)
+            yield entry.name, found, entry.cookie + _DOTS
+
+    async def releasedir(self, fh: int) -> None:
+        pass
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        pass
+
+    @errno_boundary
+    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        if not self._has_xattrs:
+            raise FUSEError(errno.ENOSYS)  # the kernel does not ask again
+        value = self._xattrs(inode).get(name)
+        if value is None:
+            raise FUSEError(errno.ENODATA)
+        return value
+
+    @errno_boundary
+    async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
+        if not self._has_xattrs:
+            raise FUSEError(errno.ENOSYS)
+        return list(self._xattrs(inode))
+
+    def _xattrs(self, inode: int) -> dict[bytes, bytes]:
+        _, image, nid = self._instances.resolve(inode)
+        return image.xattrs(nid) if image.inode(nid).has_xattrs else {}
+
+    @errno_boundary
+    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
+        answer = pyfuse3.StatvfsData()
+        answer.f_bsize = answer.f_frsize = _BLOCK
+        answer.f_blocks = sum(_data_size(image) for image in self._instances.images) // _BLOCK
+        answer.f_bfree = answer.f_bavail = 0
+        answer.f_files = sum(image.bootstrap.inode_count for image in self._instances.images)
+        answer.f_ffree = answer.f_favail = 0
+        answer.f_namemax = 255
+        return answer
+
+
+def _data_size(image: Image) -> int:
+    return sum(blob.uncompressed_size for blob in image.bootstrap.blobs)
+
+
+def _attributes(number: int, inode: Inode) -> EntryAttributes:
+    entry = EntryAttributes()
+    entry.st_ino = number
+    entry.generation = 0
+    entry.entry_timeout = entry.attr_timeout = _FOREVER
+    entry.st_mode = inode.mode
+    entry.st_nlink = inode.nlink
+    entry.st_uid = inode.uid
+    entry.st_gid = inode.gid
+    entry.st_rdev = inode.rdev
+    entry.st_size = inode.size
+    entry.st_blksize = _BLOCK
+    entry.st_blocks = 0 if stat.S_ISDIR(inode.mode) else -(-inode.size // 512)
+    nanoseconds = inode.mtime * 1_000_000_000 + inode.mtime_nsec
+    entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = nanoseconds
+    return entry
+
+
+def _negative_entry() -> EntryAttributes:
+    """The answer that lets the kernel remember that there is no such name."""
+    entry = EntryAttributes()
+    entry.st_ino = 0
+    entry.entry_timeout = _FOREVER
+    return entry

@@ -1,0 +1,156 @@
+"""What SOURCE of a mount means: a bootstrap on local disk, and where its blobs come from.
+
+    REFERENCE, oci:DIR[:TAG], …    an image; its bootstrap layer is fetched once a digest
+    a file                         a bootstrap, with `blob_dir` or `backend_url`
+
+The cache directory:
+
+    bootstraps/<layer digest>/image.boot      whole and verified, or not there
+    bootstraps/<layer digest>/<id>.blob.meta
+    blobs/                                    see fs/cache/files.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from fs.backend.blobs import BlobBackend
+from fs.bootstrap_layer import BOOTSTRAP, MAX_LAYER, extract
+from fs.format.errors import FormatError, PlainImageError, StorageError, UsageError
+from fs.image import map_bootstrap
+from fs.registry.descriptor import Descriptor
+from fs.registry.manifest import find_bootstrap_layer
+from fs.registry.platform import parse_platform
+from fs.registry.retry import RetryPolicy
+from fs.registry.store import ImageReader, StoreOptions, open_reader
+
+
+class SourceOptions(Protocol):
+    """The part of a mount's options that is about its source."""
+
+    @property
+    def plain_http(self) -> bool: ...
+    @property
+    def insecure(self) -> bool: ...
+    @property
+    def platform(self) -> str | None: ...
+    @property
+    def auth_file(self) -> str | None: ...
+    @property
+    def ca_file(self) -> str | None: ...
+    @property
+    def blob_dir(self) -> str | None: ...
+    @property
+    def backend_url(self) -> str | None: ...
+
+
+class Resolved(NamedTuple):
+    """A source made local: enough for any later worker to serve it without asking anybody."""
+
+    bootstrap: str
+    manifest_digest: str | None = None
+    image_config: dict[str, Any] | None = None
+
+
+def resolve(
+    source: str, options: SourceOptions, cache_dir: str, environment: Mapping[str, str]
+) -> Resolved:
+    """Make the bootstrap of `source` local and verified. Blocking.
+
+    PlainImageError for an image without one; any Failure of registries and disks.
+    """
+    if os.path.isfile(source):
+        if not options.blob_dir and not options.backend_url:
+            raise UsageError(f"{source}: a bootstrap file needs --blob-dir or --backend-url")
+        path = os.path.abspath(source)
+        map_bootstrap(path).close()
+        return Resolved(path)
+    if options.blob_dir and not os.path.isdir(options.blob_dir):
+        raise UsageError(f"{options.blob_dir}: no such directory")
+    with contextlib.closing(open_reader(source, _store_options(options, environment))) as reader:
+        platform = parse_platform(options.platform) if options.platform else None
+        image = reader.resolve(platform, nydus=True)
+        layer = find_bootstrap_layer(image.manifest)
+        if layer is None:
+            raise PlainImageError(
+                f"{reader.name}: an ordinary OCI image; convert it with nydusify convert"
+            )
+        path = local_bootstrap(reader, layer, cache_dir)
+        return Resolved(path, image.descriptor.digest, image.config.document)
+
+
+def open_backend(
+    source: str, options: SourceOptions, environment: Mapping[str, str]
+) -> BlobBackend:
+    """Where the blobs of `source` come from; an explicit backend goes before the image's place."""
+    if options.blob_dir:
+        from fs.backend.directory import DirectoryBackend
+
+        return DirectoryBackend(options.blob_dir)
+    if options.backend_url:
+        from fs.backend.http import HttpBackend
+
+        verify: bool | str = options.ca_file or True
+        return HttpBackend(options.backend_url, verify=False if options.insecure else verify)
+    from fs.backend.image import ImageBackend
+
+    # The fetcher above waits and asks again by itself, and its waits can be cancelled.
+    patience = RetryPolicy(attempts=1)
+    return ImageBackend(open_reader(source, _store_options(options, environment, patience)))
+
+
+def _store_options(
+    options: SourceOptions, environment: Mapping[str, str], retry: RetryPolicy | None = None
+) -> StoreOptions:
+    return StoreOptions(
+        plain_http=options.plain_http,
+        insecure=options.insecure,
+        auth_file=Path(options.auth_file) if options.auth_file else None,
+        ca_file=Path(options.ca_file) if options.ca_file else None,
+        environment=environment,
+        retry=retry or RetryPolicy(),
+    )
+
+
+def local_bootstrap(reader: ImageReader, layer: Descriptor, cache_dir: str) -> str:
+    """The bootstrap of `layer` in the cache, fetched if it is not there yet."""
+    parent = os.path.join(cache_dir, "bootstraps")
+    final = os.path.join(parent, layer.digest.removeprefix("sha256:"))
+    path = os.path.join(final, BOOTSTRAP)
+    if os.path.exists(path):
+        return path
+    if layer.size > MAX_LAYER:
+        raise FormatError(f"bootstrap layer of {layer.size} bytes", reader.name)
+    try:
+        os.makedirs(parent, mode=0o700, exist_ok=True)
+        work = tempfile.mkdtemp(prefix=".new-", dir=parent)
+        try:
+            _fill(reader, layer, work)
+            _publish(work, final)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise StorageError(f"cache {cache_dir}: {error.strerror or error}") from error
+    return path
+
+
+def _fill(reader: ImageReader, layer: Descriptor, directory: str) -> None:
+    where = f"{reader.name}: bootstrap layer {layer.digest}"
+    with reader.open_blob(layer) as stream:
+        extract(stream, directory, where)
+    map_bootstrap(os.path.join(directory, BOOTSTRAP)).close()
+
+
+def _publish(work: str, final: str) -> None:
+    """Give a complete directory its name; if another process was first, its is as good."""
+    try:
+        os.rename(work, final)
+    except OSError:
+        if not os.path.isdir(final):
+            raise
