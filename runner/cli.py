@@ -92,7 +92,7 @@ def _add_run_arguments(run: argparse.ArgumentParser) -> None:
     add("-v", "--volume", action="append", default=[], metavar="SOURCE:TARGET[:ro]",
         help="show a host directory or file; options ro, rw, noexec, nosuid")  # fmt: skip
     add("--tmpfs", action="append", default=[], metavar="TARGET[:OPTIONS]",
-        help="a file system in memory; options size=, mode=, uid=, gid=, ro, exec, suid")  # fmt: skip
+        help="a file system in memory; options size=, mode=, uid=, gid=, ro, exec")  # fmt: skip
     add("--device", action="append", default=[], metavar="PATH[:TARGET]",
         help="let the container use a device of the host")  # fmt: skip
     add("--read-only", action="store_true", help="nothing in the image's tree can be written")

@@ -153,7 +153,7 @@ def _become(container: Container, reporter: int, consoles: terminal.Channel | No
     if consoles is not None:
         terminal.adopt(root, consoles, container.user.uid)
     elif not container.interactive:
-        _read_nothing()
+        _read_nothing(root)
     if container.read_only:
         mounts.set_mount_attributes(root, mounts.MOUNT_ATTR_RDONLY)
     sys.meta_path.clear()  # from here on every import would be the image's
@@ -185,10 +185,12 @@ def _tie_to_parent(reporter: int) -> None:
         os._exit(OUR_FAILURE)
 
 
-def _read_nothing() -> None:
-    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+def _read_nothing(root: int) -> None:
+    place = rootfs.open_null(root)
+    null = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
     os.dup2(null, 0)
     os.close(null)
+    os.close(place)
 
 
 def _take_identity(container: Container) -> None:

@@ -164,7 +164,7 @@ def _make_read_only(root: int, path: str) -> None:
 
 
 def _mask(root: int, path: str) -> None:
-    """Hide a file behind a null device of ours, a directory behind an empty one."""
+    """Hide a file behind the null device, a directory behind an empty one."""
     try:
         target = rootdir.open_in_root(root, path)
     except FileNotFoundError:
@@ -175,9 +175,16 @@ def _mask(root: int, path: str) -> None:
         mounts.move_mount(empty, target)
         os.close(empty)
     else:
-        null = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-        if os.fstat(null).st_rdev != os.makedev(1, 3):
-            raise OSError(errno.ENODEV, "is not the null device", "/dev/null")
-        _bind(null, target)
+        null = open_null(root)
+        _bind(null, target, mounts.MOUNT_ATTR_RDONLY)
         os.close(null)
     os.close(target)
+
+
+def open_null(root: int) -> int:
+    """The container's own null device (O_PATH): whoever has it can change its mode."""
+    null = rootdir.open_in_root(root, "/dev/null")
+    status = os.fstat(null)
+    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(1, 3):
+        raise OSError(errno.ENODEV, "is not the null device", "/dev/null")
+    return null

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import time
+from typing import Any
 
 from fs.daemon.launch import MountOptions
 from fs.format.errors import UsageError
@@ -86,7 +87,7 @@ def ps(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _shown(record: ContainerRecord) -> dict[str, object]:
+def _shown(record: ContainerRecord) -> dict[str, Any]:
     """The state, with a container whose lazyrun was killed told as ended."""
     state = dict(record.state)
     if state["status"] != EXITED and record.take():
