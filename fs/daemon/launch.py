@@ -159,7 +159,7 @@ def unmount(mountpoint: str, *, lazy: bool = False, state_root: str | None = Non
     if read_state(directory) is None:
         raise NotFoundError(f"{mountpoint}: not mounted by nydus-fs")
     if is_mounted(resolved):
-        _unmount_kernel(resolved, lazy)
+        unmount_kernel(resolved, lazy)
     if lazy:
         return
     deadline = time.monotonic() + _GONE_SECONDS
@@ -170,7 +170,7 @@ def unmount(mountpoint: str, *, lazy: bool = False, state_root: str | None = Non
     remove_state(directory)
 
 
-def _unmount_kernel(mountpoint: str, lazy: bool) -> None:
+def unmount_kernel(mountpoint: str, lazy: bool) -> None:
     if os.geteuid() != 0:
         _fusermount_unmount(mountpoint, lazy)
         return
@@ -191,7 +191,7 @@ def _fusermount_unmount(mountpoint: str, lazy: bool) -> None:
 
 def _detach(mountpoint: str) -> None:
     """Take away a mount whose daemon is dead; whoever still uses it keeps getting errors."""
-    _unmount_kernel(mountpoint, lazy=True)
+    unmount_kernel(mountpoint, lazy=True)
 
 
 def status(mountpoint: str, *, state_root: str | None = None) -> dict[str, Any]:

@@ -1,0 +1,109 @@
+"""The command `nydus-fs`: its verbs, and how failures become exit codes.
+
+A verb's module is imported once the verb is known, so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from fs.format.errors import Failure
+
+_EXAMPLES = """\
+examples:
+  nydus-fs mount registry.example.com/app:nydus /mnt
+  nydus-fs mount oci:./layout:app /mnt
+  nydus-fs mount ./image.boot /mnt --blob-dir ./blobs
+  nydus-fs status /mnt
+  nydus-fs umount /mnt
+"""
+_SOURCE = """\
+SOURCE is a registry reference, oci:DIR[:TAG], or a bootstrap file together with
+--blob-dir or --backend-url.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="nydus-fs",
+        description="Mount container images whose content is fetched when it is read.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    mount = verbs.add_parser(
+        "mount",
+        help="mount an image",
+        description="Mount an image; returns when it can be used.",
+        epilog=_SOURCE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_mount_arguments(mount)
+    umount = verbs.add_parser("umount", help="unmount an image", allow_abbrev=False)
+    umount.add_argument("mountpoint", metavar="MOUNTPOINT")
+    umount.add_argument(
+        "-l", "--lazy", action="store_true", help="detach now, end when the last user has left"
+    )
+    status = verbs.add_parser("status", help="show what mounts do", allow_abbrev=False)
+    status.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?")
+    status.add_argument("--json", action="store_true", help="as one JSON list")
+    for verb in (mount, umount, status):
+        verb.add_argument("--state-root", metavar="DIR", help="where mounts keep their state")
+    return top
+
+
+def _add_mount_arguments(mount: argparse.ArgumentParser) -> None:
+    mount.add_argument("source", metavar="SOURCE")
+    mount.add_argument("mountpoint", metavar="MOUNTPOINT")
+    mount.add_argument("--foreground", action="store_true", help="serve here until unmounted")
+    blobs = mount.add_mutually_exclusive_group()
+    blobs.add_argument("--blob-dir", metavar="DIR", help="blobs are files in DIR, named by id")
+    blobs.add_argument("--backend-url", metavar="URL", help="blobs are at URL/<id>")
+    mount.add_argument("--cache-dir", metavar="DIR", help="where fetched data is kept")
+    mount.add_argument("--platform", metavar="OS/ARCH", help="which image of an index")
+    mount.add_argument("--plain-http", action="store_true", help="http without asking")
+    mount.add_argument("--insecure", action="store_true", help="do not check certificates")
+    mount.add_argument("--auth-file", metavar="FILE", help="the only place for logins")
+    mount.add_argument("--ca-file", metavar="FILE", help="certificates to trust")
+    mount.add_argument(
+        "--outage-deadline",
+        metavar="SECONDS",
+        type=float,
+        default=120.0,
+        help="how long reads wait through an outage before they fail (default 120)",
+    )
+    mount.add_argument(
+        "--amplify",
+        metavar="BYTES",
+        type=int,
+        default=1 << 20,
+        help="how much of a missing chunk's neighbourhood one request takes (default 1 MiB)",
+    )
+    mount.add_argument("--no-prefetch", action="store_true", help="fetch only what is read")
+    mount.add_argument("--nosuid", action="store_true", help="ignore set-user-ID bits")
+    mount.add_argument("--json", action="store_true", help="describe the mount in JSON")
+    mount.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code is the failure's, see fs/format/errors.py."""
+    arguments = parser().parse_args(argv)
+    try:
+        module = importlib.import_module(f"fs.verbs.{arguments.verb}")
+        code: int = module.run(arguments)
+    except Failure as failure:
+        print(f"nydus-fs: {failure}", file=sys.stderr)
+        return failure.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

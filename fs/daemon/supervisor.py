@@ -1,0 +1,349 @@
+"""The small process behind a mount: owns the FUSE connection, replaces workers that die.
+
+No network, no trio, nothing that could fail for an image's sake. While it lives a
+killed worker costs readers a pause: the next one gets their requests again. If it
+gives up or is killed itself, the connection ends with the last process that holds
+it, so readers get an error and never wait for nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from fs import mounts
+from fs.daemon import control, kernel
+from fs.daemon.channel import Channel, pair
+from fs.daemon.launch import failure_from, failure_to, is_mounted, mount_device, unmount_kernel
+from fs.daemon.order import LOCK, Order, remove_state, state_dir, write_state
+from fs.format.errors import Failure, MountError
+
+Announce = Callable[[dict[str, Any]], None]
+
+_PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_WORKER = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from fs.daemon.worker import main; main(*map(int, sys.argv[2:]))"
+)
+#: More deaths than this within the window (seconds), and the next worker would die too.
+_MAX_DEATHS = 5
+_DEATH_WINDOW = 60.0
+#: How long users of an unmounted file system may finish after SIGTERM, and the worker after them.
+_GRACE = 10.0
+_WORKER_GRACE = 5.0
+
+
+def detached(order_json: str, report: int) -> None:
+    """Leave the caller's process tree, serve, and write one report to descriptor `report`."""
+    os.set_inheritable(report, False)
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    order = Order.from_json(json.loads(order_json))
+    code = 0
+    try:
+        supervise(order, lambda outcome: _write_report(report, outcome), report)
+    except Failure as failure:
+        print(f"nydus-fs: {failure}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # a closed descriptor: the failure came after the report
+            _write_report(report, {"failure": failure_to(failure)})
+        code = failure.exit_code
+    sys.exit(code)
+
+
+def _write_report(report: int, outcome: dict[str, Any]) -> None:
+    """Tell the client; BrokenPipeError when it is gone."""
+    try:
+        view = memoryview(json.dumps(outcome).encode())
+        while view:
+            view = view[os.write(report, view) :]
+    finally:
+        os.close(report)
+
+
+def supervise(order: Order, announce: Announce, client: int | None = None) -> None:
+    """Mount, announce, and serve until unmounted or told to stop by SIGTERM or SIGINT.
+
+    `client` is a descriptor that shows an error when nobody waits for the mount
+    any more; before it is announced that ends it. Raises Failure.
+    """
+    directory = state_dir(order.mountpoint, order.options.state_root)
+    lock = _take_lock(directory, order.mountpoint)
+    with _signals() as signals, control.listen(directory) as questions:
+        supervisor = Supervisor(order, directory, announce, (lock, questions.fileno()))
+        supervisor.run(signals, client)
+    os.close(lock)
+
+
+def _take_lock(directory: str, mountpoint: str) -> int:
+    """The lock that all processes of this daemon hold, through one open file, until they die."""
+    descriptor = os.open(
+        os.path.join(directory, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise MountError(f"{mountpoint}: already mounted by nydus-fs") from None
+    return descriptor
+
+
+@contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """A socket with one byte for every SIGTERM and SIGINT."""
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    old = [signal.signal(number, lambda *_: None) for number in numbers]
+    old_wakeup = signal.set_wakeup_fd(writer.fileno())
+    with reader, writer:
+        try:
+            yield reader
+        finally:
+            signal.set_wakeup_fd(old_wakeup)
+            for number, handler in zip(numbers, old, strict=True):
+                signal.signal(number, handler)
+
+
+class Supervisor:
+    """`inherited` are descriptors that workers get: the lock and the control socket."""
+
+    def __init__(
+        self, order: Order, directory: str, announce: Announce, inherited: tuple[int, int]
+    ) -> None:
+        self._order = order
+        self._directory = directory
+        self._announce = announce
+        self._inherited = inherited
+        self._connection: kernel.Connection | None = None
+        self._resolved: dict[str, Any] | None = None
+        self._announced = False
+        self._generation = 0
+        self._deaths: list[float] = []
+        self._deadline: float | None = None
+        self._stopping = False
+        self._winding_up = False
+        self._worker = -1
+        self._pidfd = -1
+        self._channel: Channel | None = None
+
+    def run(self, signals: socket.socket, client: int | None) -> None:
+        """Serve to the end. Raises Failure when there is nothing to serve or it cannot go on."""
+        try:
+            self._start_worker()
+            while self._worker > 0:
+                self._wait(signals, None if self._announced else client)
+        except Failure:
+            self._kill_worker()
+            if not self._announced:
+                self._undo()
+            # Otherwise the dead mount stays: better an error than an empty directory.
+            raise
+        finally:
+            self._disconnect()
+        remove_state(self._directory)
+
+    def _wait(self, signals: socket.socket, client: int | None) -> None:
+        """Handle whatever happens next."""
+        poll = select.poll()
+        poll.register(signals, select.POLLIN)
+        poll.register(self._pidfd, select.POLLIN)
+        if self._channel is not None:
+            poll.register(self._channel, select.POLLIN)
+        if self._connection is not None and self._deadline is None:
+            poll.register(self._connection.descriptor, 0)
+        if client is not None:
+            poll.register(client, 0)
+        ready = dict(poll.poll(self._milliseconds_left()))
+        if not ready:
+            self._lose_patience()
+        elif signals.fileno() in ready:
+            signals.recv(64)
+            self._stop()
+        elif self._channel is not None and self._channel.fileno() in ready:
+            self._hear(self._channel)
+        elif self._pidfd in ready:
+            self._bury()
+        elif client is not None and client in ready:
+            raise MountError(f"{self._order.mountpoint}: whoever asked for this mount is gone")
+        elif self._connection is not None and self._connection.descriptor in ready:
+            self._wind_up()
+
+    def _milliseconds_left(self) -> float | None:
+        if self._deadline is None:
+            return None
+        return max(0.0, self._deadline - time.monotonic()) * 1000 + 1
+
+    def _start_worker(self) -> None:
+        ours, theirs = pair()
+        numbers = (theirs.fileno(), *self._inherited)
+        for number in numbers:
+            os.set_inheritable(number, True)
+        command = [sys.executable, "-I", "-c", _WORKER, _PACKAGE_ROOT, *map(str, numbers)]
+        self._worker = os.posix_spawn(sys.executable, command, os.environ)
+        self._pidfd = os.pidfd_open(self._worker)
+        theirs.close()
+        self._channel = ours
+        with suppress(OSError):  # it died at once: that is heard of in its turn
+            ours.send(
+                "start",
+                order=self._order.to_json(),
+                resolved=self._resolved,
+                generation=self._generation,
+            )
+
+    def _hear(self, channel: Channel) -> None:
+        received = channel.receive()
+        if received is None:
+            channel.close()
+            self._channel = None
+            return
+        message, _ = received
+        if message["kind"] == "failed":
+            raise failure_from(message["failure"])
+        if message["kind"] == "prepared" and not self._stopping:
+            self._hand_over(channel, message["resolved"])
+        elif message["kind"] == "ready" and not self._announced:
+            self._tell_client()
+
+    def _hand_over(self, channel: Channel, resolved: dict[str, Any]) -> None:
+        """Give the connection to a worker that has its image; the first one makes us mount."""
+        if self._connection is None:
+            self._resolved = resolved
+            self._save()
+            self._connection = kernel.connect(
+                self._order.mountpoint, self._order.source, nosuid=self._order.options.nosuid
+            )
+            device = mount_device(self._order.mountpoint)
+            if device is not None:
+                kernel.widen_readahead(device)
+        with suppress(OSError):
+            channel.send("serve", self._connection.descriptor, init=self._connection.init.hex())
+
+    def _save(self) -> None:
+        write_state(
+            self._directory,
+            {"order": self._order.to_json(), "pid": os.getpid(), "resolved": self._resolved},
+        )
+
+    def _tell_client(self) -> None:
+        assert self._resolved is not None
+        mounted = {
+            "mountpoint": self._order.mountpoint,
+            "pid": os.getpid(),
+            "state_dir": self._directory,
+            "image_config": self._resolved["image_config"],
+            "manifest_digest": self._resolved["manifest_digest"],
+        }
+        try:
+            self._announce({"mounted": mounted})
+        except BrokenPipeError:
+            self._stop()
+        self._announced = True
+
+    def _bury(self) -> None:
+        """The worker is dead: end with it, or start the next one."""
+        os.close(self._pidfd)
+        _, status = os.waitpid(self._worker, 0)
+        self._worker = self._pidfd = -1
+        if self._channel is not None:
+            self._drain(self._channel)
+        connection = self._connection
+        if self._stopping or (connection is not None and kernel.is_ended(connection.descriptor)):
+            return
+        how = _manner_of_death(status)
+        if connection is None or not self._announced:
+            raise MountError(f"{self._order.mountpoint}: the worker {how} before it was ready")
+        if not connection.can_resend:
+            raise MountError(f"worker {how}; this kernel cannot hand its requests to another")
+        now = time.monotonic()
+        self._deaths = [death for death in self._deaths if now - death < _DEATH_WINDOW] + [now]
+        if len(self._deaths) > _MAX_DEATHS:
+            raise MountError(f"worker {how} for the {len(self._deaths)}th time in a minute")
+        print(f"nydus-fs: worker {how}, starting another", file=sys.stderr, flush=True)
+        self._generation += 1
+        self._start_worker()
+
+    def _drain(self, channel: Channel) -> None:
+        """Hear what the worker said before it died: why it failed, perhaps."""
+        while self._channel is not None:
+            self._hear(channel)
+
+    def _stop(self) -> None:
+        """Unmount; what is still in use gets a grace, then an error. At once the second time."""
+        if self._stopping:
+            self._wind_up()
+            return
+        self._stopping = True
+        self._deadline = time.monotonic() + _GRACE
+        if self._connection is None:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+            return
+        with suppress(MountError):
+            self._unmount()
+        if kernel.is_ended(self._connection.descriptor):
+            self._wind_up()
+
+    def _unmount(self) -> None:
+        if not is_mounted(self._order.mountpoint):
+            return
+        if os.geteuid() != 0:
+            unmount_kernel(self._order.mountpoint, lazy=True)
+            return
+        try:
+            mounts.umount(self._order.mountpoint, mounts.UMOUNT_NOFOLLOW)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                unmount_kernel(self._order.mountpoint, lazy=True)
+
+    def _wind_up(self) -> None:
+        """The connection is over, or is to be: the worker puts its files in order and ends."""
+        self._stopping = self._winding_up = True
+        self._deadline = time.monotonic() + _WORKER_GRACE
+        if self._channel is not None:
+            with suppress(OSError):
+                self._channel.send("stop")
+
+    def _lose_patience(self) -> None:
+        if self._deadline is None or time.monotonic() < self._deadline:
+            return
+        if self._winding_up or self._connection is None:
+            self._kill_worker()
+        else:
+            self._wind_up()
+
+    def _kill_worker(self) -> None:
+        if self._worker > 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            os.waitpid(self._worker, 0)
+            os.close(self._pidfd)
+            self._worker = self._pidfd = -1
+
+    def _undo(self) -> None:
+        """Nothing of a mount that was never announced stays."""
+        with suppress(MountError, OSError):
+            if self._connection is not None:
+                self._unmount()
+        remove_state(self._directory)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            os.close(self._connection.descriptor)
+        if self._channel is not None:
+            self._channel.close()
+
+
+def _manner_of_death(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
