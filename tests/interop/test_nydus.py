@@ -51,7 +51,6 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.mkfifo(root / "fifo")
     os.mknod(root / "null", 0o020666, os.makedev(1, 3))
     os.setxattr(root / "big", "user.note", b"\0binary")
-    os.setxattr(root / "dir", "trusted.note", b"x")
     os.chown(root / "dir/0001", 70_000, 80_000)
     os.chmod(root / "dir/deep", 0o1777)
     os.utime(root / "empty", ns=(0, 1_234_567_890_123_456_789))
