@@ -45,7 +45,8 @@ class BootstrapOptions:
 
     `prefetch` are the nodes to be read first, in order. `compressor` and
     `digester` are the superblock's word; each blob has its own. `blob_alignment` is that of the
-    blobs' places in an image made of one file. Builders before 2.3 numbered the root 0.
+    blobs' places in an image made of one file, 0 if there are to be none. Builders before 2.3
+    numbered the root 0.
     """
 
     chunk_size: int = DEFAULT_CHUNK_SIZE
@@ -363,7 +364,7 @@ def _device_slots(blobs: Sequence[BlobRecord], options: BootstrapOptions, total:
     slots = []
     position = total
     for blob in blobs:
-        position = _align(position, options.blob_alignment)
+        position = _align(position, options.blob_alignment) if options.blob_alignment else 0
         mapped = position // options.block_size
         if mapped > _MAX_BLOCK:
             raise FormatError("the blobs are larger than one image can be")
