@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
 from fs.daemon.order import CONTROL
-from fs.format.errors import Failure, UnreachableError
+from fs.format.errors import UnreachableError
 
 _ANSWER_LIMIT = 16 << 20
 _PATIENCE = 10.0
@@ -34,19 +35,32 @@ def ask(directory: str, request: str = "status") -> dict[str, Any]:
     """The worker's answer to `request`; UnreachableError when it does not answer in time."""
     import msgpack
 
+    question = msgpack.packb({"request": request})
+    deadline = time.monotonic() + _PATIENCE
+    answer = b""
+    try:
+        while not answer:  # a worker that ends while it is asked leaves us without one
+            if time.monotonic() > deadline:
+                raise OSError("no worker answers")
+            answer = _exchange(directory, question)
+        fields = msgpack.unpackb(answer)
+    except (OSError, ValueError) as error:
+        raise UnreachableError(f"{directory}/{CONTROL}: no answer: {error}") from None
+    if not isinstance(fields, dict):
+        raise UnreachableError(f"{directory}/{CONTROL}: answer is no map")
+    return fields
+
+
+def _exchange(directory: str, question: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(_PATIENCE)
+        _by_directory(directory, client.connect)
         try:
-            _by_directory(directory, client.connect)
-            client.sendall(msgpack.packb({"request": request}))
+            client.sendall(question)
             client.shutdown(socket.SHUT_WR)
-            answer = _receive_all(client)
-        except OSError as error:
-            raise UnreachableError(f"{directory}/{CONTROL}: no answer: {error}") from None
-    fields = msgpack.unpackb(answer)
-    if not isinstance(fields, dict):
-        raise Failure(f"{directory}/{CONTROL}: answer is no map")
-    return fields
+            return _receive_all(client)
+        except ConnectionError:
+            return b""
 
 
 def _receive_all(client: socket.socket) -> bytes:

@@ -158,16 +158,28 @@ def unmount(mountpoint: str, *, lazy: bool = False, state_root: str | None = Non
     directory = state_dir(resolved, state_root)
     if read_state(directory) is None:
         raise NotFoundError(f"{mountpoint}: not mounted by nydus-fs")
-    if is_mounted(resolved):
-        unmount_kernel(resolved, lazy)
-    if lazy:
-        return
-    deadline = time.monotonic() + _GONE_SECONDS
-    while daemon_lives(directory):
-        if time.monotonic() > deadline:
+    lock = _open_lock(directory)
+    try:
+        if is_mounted(resolved):
+            unmount_kernel(resolved, lazy)
+        if lazy:
+            return
+        if lock is not None and not _await_end(lock):
             raise MountError(f"{mountpoint}: unmounted, but its daemon does not end: {directory}")
-        time.sleep(0.01)
+    finally:
+        if lock is not None:
+            os.close(lock)
     remove_state(directory)
+
+
+def _await_end(lock: int) -> bool:
+    """Wait until no process of the daemon lives; False when that takes too long."""
+    deadline = time.monotonic() + _GONE_SECONDS
+    while _is_held(lock):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def unmount_kernel(mountpoint: str, lazy: bool) -> None:
@@ -232,16 +244,28 @@ def _status(directory: str, state: dict[str, Any]) -> dict[str, Any]:
 
 def daemon_lives(directory: str) -> bool:
     """Whether any process of the daemon lives: they share one lock, however they may die."""
-    try:
-        descriptor = os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    lock = _open_lock(directory)
+    if lock is None:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _is_held(lock)
+    finally:
+        os.close(lock)
+
+
+def _open_lock(directory: str) -> int | None:
+    try:
+        return os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+
+
+def _is_held(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    finally:
-        os.close(descriptor)
+    fcntl.flock(lock, fcntl.LOCK_UN)
     return False
 
 

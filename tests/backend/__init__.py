@@ -1,0 +1,1 @@
+"""Backends against directories and real HTTP servers."""

@@ -1,0 +1,1 @@
+"""Mounts by real daemons on the real kernel."""

@@ -1,0 +1,108 @@
+"""Mounts for tests: by the real commands, gone afterwards whatever happened."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fs import mounts
+from fs.daemon import launch
+from fs.daemon.launch import MountOptions
+from tests.image.build import BuiltImage
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Place:
+    """Where a test mounts; nothing outside of its own directory is touched."""
+
+    root: Path
+
+    @property
+    def mountpoint(self) -> Path:
+        return self.root / "mnt"
+
+    @property
+    def options(self) -> MountOptions:
+        return MountOptions(
+            cache_dir=str(self.root / "cache"),
+            state_root=str(self.root / "state"),
+            outage_deadline=1.0,
+        )
+
+    def mount(self, image: BuiltImage, **changes: Any) -> launch.Mounted:  # noqa: ANN401
+        """Mount by a detached daemon, blobs from the image's own directory unless told."""
+        if "backend_url" not in changes:
+            changes.setdefault("blob_dir", str(image.blobs))
+        options = self.options._replace(**changes)
+        return launch.mount(str(image.bootstrap), str(self.mountpoint), options)
+
+    def unmount(self) -> None:
+        launch.unmount(str(self.mountpoint), state_root=str(self.root / "state"))
+
+    def status(self) -> dict[str, Any]:
+        return launch.status(str(self.mountpoint), state_root=str(self.root / "state"))
+
+    def log(self) -> str:
+        return "".join(path.read_text() for path in (self.root / "state").glob("*/daemon.log"))
+
+
+@contextlib.contextmanager
+def place(root: Path) -> Iterator[Place]:
+    """A place that is clean when the test ends: no mount, no process."""
+    made = Place(root)
+    made.mountpoint.mkdir(parents=True)
+    try:
+        yield made
+    finally:
+        _clean(made)
+
+
+def _clean(made: Place) -> None:
+    for state in (made.root / "state").glob("*/state.json"):
+        for pid in _holders(state.parent / "lock"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    while launch.is_mounted(str(made.mountpoint)):
+        mounts.umount(made.mountpoint, mounts.MNT_DETACH)
+
+
+def _holders(lock: Path) -> list[int]:
+    """The processes that have `lock` open: those of one daemon."""
+    found = []
+    for fds in Path("/proc").glob("[0-9]*/fd"):
+        with contextlib.suppress(OSError):
+            if any(os.path.samefile(fd, lock) for fd in fds.iterdir() if os.path.exists(fd)):
+                found.append(int(fds.parent.name))
+    return found
+
+
+def eventually(condition: Callable[[], object], what: str, seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def nydus_fs(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command as users call it."""
+    return subprocess.run(
+        [str(BIN / "nydus-fs"), *map(str, arguments)], capture_output=True, text=True, timeout=60
+    )

@@ -1,0 +1,1 @@
+"""Trees, sources and bootstrap layers."""
