@@ -180,3 +180,8 @@ def set_mount_attributes(
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     result = _syscall(_SYS_MOUNT_SETATTR, mount_fd, b"", flags, request, len(request))
     _check(result, "mount_setattr", f"descriptor {mount_fd}")
+
+
+def sync_filesystem(descriptor: int) -> None:
+    """syncfs(2): what was written to the file system of the descriptor is on disk then."""
+    _check(_libc.syncfs(descriptor), "syncfs", f"descriptor {descriptor}")

@@ -49,14 +49,18 @@ def prepare_image(
 
 
 def _pull(store: Store, source: str, options: MountOptions) -> tuple[str, Mapping[str, Any] | None]:
-    from fs.registry.sources import open_reader
-    from snapshotter.pull import pull
+    from pathlib import Path
 
     from fs.registry.platform import parse_platform
-    from fs.registry.store import StoreOptions
+    from fs.registry.store import StoreOptions, open_reader
+    from snapshotter.pull import pull
 
     access = StoreOptions(
-        plain_http=options.plain_http, insecure=options.insecure, environment=os.environ
+        plain_http=options.plain_http,
+        insecure=options.insecure,
+        auth_file=Path(options.auth_file) if options.auth_file else None,
+        ca_file=Path(options.ca_file) if options.ca_file else None,
+        environment=os.environ,
     )
     reader = open_reader(source, access)
     try:

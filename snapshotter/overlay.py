@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from fs import mounts
 from fs.format.errors import MountError, StorageError
 
-WHITEOUT_DEVICE = 0
 OPAQUE = "trusted.overlay.opaque"
 _PAGE = 4096
 
@@ -79,6 +80,23 @@ def mount_layers(
     except OSError as error:
         kind = StorageError if error.errno in (errno.ENOSPC, errno.EROFS) else MountError
         raise kind(f"{target}: {error.strerror}") from None
+
+
+@contextmanager
+def opened_layers(layers: Layers, scratch: str) -> Iterator[int]:
+    """The layers as an O_PATH descriptor of their root, mounted nowhere.
+
+    `scratch` is an empty directory in which they are for a moment.
+    """
+    mount_layers(layers, scratch, nodev=True)
+    try:
+        root = os.open(scratch, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        mounts.umount(scratch, mounts.MNT_DETACH)
+    try:
+        yield root
+    finally:
+        os.close(root)
 
 
 def _mount_bind(description: Mount, target: str, nodev: bool) -> None:

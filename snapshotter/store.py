@@ -131,7 +131,10 @@ class Store:
             raise
 
     def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None) -> None:
-        """Make the active snapshot `key` the committed one `name`, once its data is on disk."""
+        """Make the active snapshot `key` the committed one `name`.
+
+        Data that must outlive a crash of the machine is to be synced before.
+        """
         row = self._metadata.get(key)
         if row.kind != ACTIVE:
             raise SnapshotStateError(f"snapshot {key}: {row.kind}, not active")

@@ -68,22 +68,28 @@ def remove_tree(root: str) -> None:
         top = os.open(parent, _DIRECTORY)
     except FileNotFoundError:
         return
-    names = (f"{name}.{os.urandom(4).hex()}.{count}" for count in itertools.count())
-    pending = [name]
     try:
         with storage_failures(root):
-            while pending:
-                pending += _remove_one(top, pending.pop(), names)
+            remove_directory(top, os.fsencode(name))
     finally:
         os.close(top)
 
 
-def _remove_one(top: int, name: str, names: Iterator[str]) -> list[str]:
+def remove_directory(top: int, name: bytes) -> None:
+    """The same for the directory `name` in the directory `top`. OSError."""
+    token = os.urandom(4).hex().encode()
+    names = (b".%b.%d" % (token, count) for count in itertools.count())
+    pending = [name]
+    while pending:
+        pending += _remove_one(top, pending.pop(), names)
+
+
+def _remove_one(top: int, name: bytes, names: Iterator[bytes]) -> list[bytes]:
     """Remove directory `name` in `top`; its subdirectories are moved into `top` and returned.
 
     Somebody else may be removing the same tree.
     """
-    moved: list[str] = []
+    moved: list[bytes] = []
     try:
         directory = os.open(name, _DIRECTORY, dir_fd=top)
     except FileNotFoundError:
