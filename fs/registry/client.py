@@ -205,7 +205,11 @@ class RegistryClient:
         answer = self._send(call, header)
         if not own or answer.status not in (401, 403):
             return answer
-        better = self._authorizer.renew(answer, header, call.scopes, base)
+        try:
+            better = self._authorizer.renew(answer, header, call.scopes, base)
+        except BaseException:
+            answer.close()
+            raise
         if better is None:
             return answer
         answer.close()

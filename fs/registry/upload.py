@@ -1,11 +1,15 @@
-"""Putting a blob into a registry: a mount from a repository beside it, or POST and one PUT."""
+"""Putting a blob into a registry: a mount from a repository beside it, or POST and one PUT.
+
+An upload that breaks is begun anew. What it left is not visible to anyone, and the
+registry's to purge: docker-registry refuses to cancel an upload that got bytes.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from urllib.parse import urlencode
 
-from fs.format.errors import AccessError, Failure, VerifyError
+from fs.format.errors import AccessError, VerifyError
 from fs.registry.body import BlobBody
 from fs.registry.client import Call, RegistryClient
 from fs.registry.descriptor import Descriptor
@@ -39,7 +43,6 @@ def upload_blob(
         except BaseException:
             if sent:
                 count(-sent)
-            _cancel(client, target)
             raise
 
     client.retry.run(attempt)
@@ -80,10 +83,3 @@ def _put(
     stored = answer.headers.get("docker-content-digest", "")
     if is_digest(stored) and stored[:7] == descriptor.digest[:7] and stored != descriptor.digest:
         raise VerifyError(f"{client.reference.name}: stored {descriptor.digest} as {stored}")
-
-
-def _cancel(client: RegistryClient, target: str) -> None:
-    """Let the registry drop a broken upload; if it does not hear us, it will in time."""
-    call = Call("DELETE", target, "upload", client.push_scopes, (200, 202, 204))
-    with contextlib.suppress(Failure):
-        client.perform(call).close()

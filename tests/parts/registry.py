@@ -78,6 +78,26 @@ def start_registry(
             process.wait()
 
 
+def htpasswd_auth(root: Path, user: str, password: str) -> dict[str, Any]:
+    """The registry's `auth` section for one user with a bcrypt password."""
+    made = subprocess.run(
+        ["htpasswd", "-nbB", user, password], check=True, capture_output=True, text=True
+    )
+    path = root / "htpasswd"
+    path.write_text(made.stdout)
+    return {"htpasswd": {"realm": "tests", "path": str(path)}}
+
+
+def self_signed(root: Path, name: str = "127.0.0.1") -> tuple[Path, Path]:
+    """A certificate that is its own authority, and its key; both PEM files."""
+    certificate, key = root / "cert.pem", root / "key.pem"
+    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=IP:{name}"]
+    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*new, *subject, *files], check=True, capture_output=True)
+    return certificate, key
+
+
 def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
