@@ -1,0 +1,1 @@
+"""The on-disk format against samples, the kernel, other tools and hostile bytes."""

@@ -38,10 +38,10 @@ def mounted(directory: Path, bootstrap: Buffer, decoded: Sequence[Buffer]) -> It
 
 
 def tool(name: str, *arguments: str, boot: Path, devices: Sequence[Path]) -> str:
-    """The output of an erofs-utils program, which must succeed."""
+    """All output of an erofs-utils program, which must succeed."""
     given = [f"--device={path}" for path in devices]
     done = subprocess.run(
         [name, *arguments, *given, str(boot)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
