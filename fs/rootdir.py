@@ -84,8 +84,16 @@ def _walk(root: int, path: bytes, create: Create | None) -> int:
                 if len(opened) > 1:
                     os.close(opened.pop())
                 continue
-            last = not any(pending)
-            descriptor = _open_component(opened[-1], name, last, create)
+            try:
+                descriptor = os.open(name, _OPEN, dir_fd=opened[-1])
+            except FileNotFoundError:
+                if create is None:
+                    raise
+                written = _collapse([name, *pending[::-1]])
+                pending = written[::-1]
+                if b".." not in written:
+                    create(opened[-1], written[0], len(written) == 1)
+                continue
             if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
                 opened.append(descriptor)
                 continue
@@ -103,14 +111,15 @@ def _walk(root: int, path: bytes, create: Create | None) -> int:
             os.close(descriptor)
 
 
-def _open_component(parent: int, name: bytes, last: bool, create: Create | None) -> int:
-    try:
-        return os.open(name, _OPEN, dir_fd=parent)
-    except FileNotFoundError:
-        if create is None:
-            raise
-    create(parent, name, last)
-    return os.open(name, _OPEN, dir_fd=parent)
+def _collapse(names: list[bytes]) -> list[bytes]:
+    """Names beyond what exists: ".." takes back the one before it, as it is only written."""
+    collapsed: list[bytes] = []
+    for name in names:
+        if name == b".." and collapsed and collapsed[-1] != b"..":
+            collapsed.pop()
+        elif name not in (b"", b"."):
+            collapsed.append(name)
+    return collapsed
 
 
 def _link_target(link: int) -> bytes:

@@ -234,8 +234,11 @@ class Store:
 
 
 def _copy_attributes(source: str, target: str) -> None:
-    """Owner, mode and times: those of the top layer's directory are what overlayfs shows for /."""
+    """All that overlayfs shows of /, because it shows those of the top layer's directory."""
     status = os.stat(source)
+    for name in os.listxattr(source):
+        if not name.startswith("trusted.overlay."):
+            os.setxattr(target, name, os.getxattr(source, name))
     os.chown(target, status.st_uid, status.st_gid)
     os.chmod(target, stat.S_IMODE(status.st_mode))
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
