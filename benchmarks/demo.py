@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from benchmarks.images.build import TAG, cached_image
@@ -22,6 +23,7 @@ from benchmarks.isolation import isolate, left_behind
 from benchmarks.measure import drop_caches, first_output, program, run_to_end
 from benchmarks.record import Record, Row, machine, table, write_record
 from benchmarks.services import Registry, Traffic, containerd, registry
+from fs.registry.manifest import find_bootstrap_layer
 from fs.registry.store import open_reader
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -126,14 +128,33 @@ def _lazy_row(place: str, image: str, root: Path, server: Registry | None) -> Ro
     drop_caches()
     before = server.traffic() if server else None
     run = first_output([command], while_alive=ask)
-    fetched = _difference(server.traffic(), before) if server and before else inside
+    if server and before:
+        fetched = _difference(server.traffic(), before)
+    else:
+        fetched = _sum(inside, _metadata_traffic(image))
     return Row(place, "lazyrun", _image_bytes(image), *fetched, *run)
 
 
 def _daemon_traffic(root: Path) -> Traffic:
-    """What the one mount below `root` has read from where its image lies."""
-    answer = json.loads(run_to_end([program("nydus-fs"), "status", "--json"]))
+    """What the one mount below `root` has read of the image's blobs."""
+    state = root / "nydus-fs"  # lazyrun's own place for its mounts
+    answer = json.loads(
+        run_to_end([program("nydus-fs"), "status", "--json", "--state-root", str(state)])
+    )
     return Traffic(answer[0]["fetched_bytes"], answer[0]["requests"])
+
+
+def _metadata_traffic(image: str) -> Traffic:
+    """Manifest, configuration and bootstrap, which a mount reads in full."""
+    with closing(open_reader(image)) as reader:
+        manifest = reader.resolve(nydus=True).manifest
+    bootstrap = find_bootstrap_layer(manifest)
+    assert bootstrap
+    return Traffic(len(manifest.raw) + manifest.config.size + bootstrap.size, 3)
+
+
+def _sum(one: Traffic, other: Traffic) -> Traffic:
+    return Traffic(one.sent_bytes + other.sent_bytes, one.requests + other.requests)
 
 
 def _difference(after: Traffic, before: Traffic) -> Traffic:
@@ -142,11 +163,8 @@ def _difference(after: Traffic, before: Traffic) -> Traffic:
 
 def _image_bytes(image: str) -> int:
     """Manifest, configuration and layers, as stored."""
-    reader = open_reader(image)
-    try:
+    with closing(open_reader(image)) as reader:
         manifest = reader.resolve(nydus=True).manifest
-    finally:
-        reader.close()
     return len(manifest.raw) + sum(d.size for d in [manifest.config, *manifest.layers])
 
 
