@@ -13,13 +13,16 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d+)\Z")
 
 
 class BlobServer:
-    """`mode`: "" serves ranges; "whole" ignores them; a number answers with that status."""
+    """`mode`: "" serves ranges, "whole" ignores them, "other" sends another one, "short" half of
+    it; a number answers with that status.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.mode = ""
         self.retry_after = ""
         self.ranges: list[tuple[int, int]] = []
+        self.connections = 0
         self.held = 0
         self._open = threading.Event()
         self._open.set()
@@ -43,6 +46,10 @@ class BlobServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                owner.connections += 1
+                super().setup()
 
             def do_GET(self) -> None:
                 owner._answer(self)
@@ -92,8 +99,9 @@ class BlobServer:
         if self.retry_after:
             request.send_header("Retry-After", self.retry_after)
         if status == 206:
-            end = first + len(piece) - 1
-            request.send_header("Content-Range", f"bytes {first}-{end}/{len(data)}")
+            begin = first + (self.mode == "other")
+            end = begin + len(piece) - 1
+            request.send_header("Content-Range", f"bytes {begin}-{end}/{len(data)}")
         request.end_headers()
         if self.mode == "short":
             request.wfile.write(piece[: len(piece) // 2])

@@ -89,7 +89,13 @@ def test_signal_unmounts_and_ends_well(image: BuiltImage, here: Place, number: i
 
 
 def _foreground(image: BuiltImage, here: Place) -> subprocess.Popen[str]:
-    command = [BIN / "nydus-fs", "mount", image.bootstrap, here.mountpoint, "--foreground"]
+    command: list[str | Path] = [
+        BIN / "nydus-fs",
+        "mount",
+        image.bootstrap,
+        here.mountpoint,
+        "--foreground",
+    ]
     command += ["--blob-dir", image.blobs, "--json"]
     command += ["--cache-dir", here.root / "cache", "--state-root", here.root / "state"]
     process = subprocess.Popen(
@@ -103,11 +109,16 @@ def _foreground(image: BuiltImage, here: Place) -> subprocess.Popen[str]:
 
 def test_sigterm_ends_also_what_is_in_use(image: BuiltImage, here: Place) -> None:
     mounted = here.mount(image)
-    with (here.mountpoint / "hello").open("rb"):
-        os.kill(mounted.pid, signal.SIGTERM)
-        eventually(lambda: not launch.is_mounted(str(here.mountpoint)), "detached")
-        os.kill(mounted.pid, signal.SIGTERM)  # do not wait for the user
-        eventually(lambda: not is_alive(mounted.pid), "ended")
+    descriptor = os.open(here.mountpoint / "big", os.O_RDONLY)
+    os.kill(mounted.pid, signal.SIGTERM)
+    eventually(lambda: not launch.is_mounted(str(here.mountpoint)), "detached")
+    assert len(os.pread(descriptor, 4096, 0)) == 4096  # its user has a grace
+    os.kill(mounted.pid, signal.SIGTERM)
+    eventually(lambda: not is_alive(mounted.pid), "ended")
+    with pytest.raises(OSError, match=r"not connected|aborted"):
+        os.pread(descriptor, 4096, 3 << 20)
+    with pytest.raises(OSError, match="not connected"):
+        os.close(descriptor)
     _assert_nothing_left(here, mounted.pid)
 
 

@@ -1,0 +1,1 @@
+"""The chunk cache: verified, fetched once, safe across crashes and processes."""
