@@ -27,6 +27,7 @@ IMAGE; everything after it is the command and its arguments.
 exit codes: that of the command; 128 + n if signal n ended it; 125 if lazyrun itself
 fails, 126 if the command cannot be executed, 127 if it is not found.
 """
+OUR_FAILURE = 125
 DEFAULT_ROOT = "/var/lib/lazyrun"
 
 
@@ -122,7 +123,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     top = parser()
-    arguments = top.parse_args(words)
+    try:
+        arguments = top.parse_args(words)
+    except SystemExit as end:  # --help, or wrong usage
+        return OUR_FAILURE if end.code and words[:1] == ["run"] else int(end.code or 0)
     if arguments.version:
         from importlib.metadata import version
 
@@ -137,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"lazyrun: {failure.message}", file=sys.stderr)
         if arguments.verb != "run":
             return failure.exit_code
-        return failure.exit_code if failure.exit_code in (126, 127) else 125
+        return failure.exit_code if failure.exit_code in (126, 127) else OUR_FAILURE
     except KeyboardInterrupt:
         return 130
 

@@ -23,10 +23,10 @@ from typing import NamedTuple, NoReturn
 from fs import mounts, rootdir
 from fs.format.errors import Failure
 from runner import capabilities, init, rootfs, syscalls, terminal
+from runner.cli import OUR_FAILURE
 from runner.mountplan import Step
 from runner.users import User
 
-OUR_FAILURE = 125
 CANNOT_EXECUTE = 126
 NOT_FOUND = 127
 

@@ -17,6 +17,7 @@ alone: layers hold set-user-ID programs.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -206,13 +207,20 @@ class Store:
             row = self._metadata.create(name, kind, parent, labels, source)
             if os.path.isdir(self._path(row.id)):  # of a transaction that a crash undid
                 self._set_aside(str(row.id))
-            os.mkdir(self._path(row.id), 0o700)
-            os.mkdir(self._layer(row), 0o755)
-            if kind == ACTIVE:
-                os.mkdir(self._path(row.id, "work"), 0o711)
-            if row.parent is not None:
-                _copy_attributes(self._path(row.parent, "fs"), self._layer(row))
+            try:
+                self._make_directories(row)
+            except OSError:
+                remove_tree(self._path(row.id))
+                raise
         return row
+
+    def _make_directories(self, row: Row) -> None:
+        os.mkdir(self._path(row.id), 0o700)
+        os.mkdir(self._layer(row), 0o755)
+        if row.kind == ACTIVE:
+            os.mkdir(self._path(row.id, "work"), 0o711)
+        if row.parent is not None:
+            _copy_attributes(self._path(row.parent, "fs"), self._layer(row))
 
     def _ensure_mounted(self, row: Row) -> None:
         if row.source is None or self._images.check(self._layer(row)):
@@ -236,12 +244,21 @@ class Store:
 def _copy_attributes(source: str, target: str) -> None:
     """All that overlayfs shows of /, because it shows those of the top layer's directory."""
     status = os.stat(source)
-    for name in os.listxattr(source):
+    for name in _xattr_names(source):
         if not name.startswith("trusted.overlay."):
             os.setxattr(target, name, os.getxattr(source, name))
     os.chown(target, status.st_uid, status.st_gid)
     os.chmod(target, stat.S_IMODE(status.st_mode))
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _xattr_names(path: str) -> list[str]:
+    try:
+        return os.listxattr(path)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return []  # images without any say so
 
 
 def _info(row: Row, parent: str) -> Info:
