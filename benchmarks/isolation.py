@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from fs import mounts
+from runner.syscalls import CLONE_NEWNS, setns
 
 _ENTERED = "LAZYRUN_BENCHMARK_ISOLATED"
 
@@ -27,25 +28,45 @@ def isolate(module: str, arguments: list[str], *, megabits: int | None = None) -
         # The shell is process 1 and collects orphans, as any init does.
         inner = ["sh", "-c", '"$@"', "sh", sys.executable, "-m", module, *arguments]
         os.environ[_ENTERED] = "1"
-        os.execvp(
+        os.execvp(  # fmt: skip
             "unshare",
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", *network, *inner],
+            [
+                "unshare",
+                "--mount",
+                "--propagation=unchanged",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                *network,
+                *inner,
+            ],
         )
+    _own_mounts()
     mounts.mount("proc", "/proc", "proc", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC)
-    _make_root_a_mount()
     if megabits:
         _shape_loopback(megabits)
 
 
-def _make_root_a_mount() -> None:
-    """In a plain chroot "/" is no mount point, and pivot_root(2) refuses: make it one."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    if any(line.split(" ")[4] == "/" for line in lines):
-        return
+def _own_mounts() -> None:
+    """Let no mount made here reach the outside, and make "/" a mount point if it is none.
+
+    It is none in a plain chroot, where neither its propagation can be set nor
+    pivot_root(2) works. Joining one's own namespace leads to its true root.
+    """
     here = Path.cwd()
-    mounts.mount("/", "/mnt", None, mounts.MS_BIND | mounts.MS_REC)
-    os.chroot("/mnt")
+    top = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    setns(namespace, CLONE_NEWNS)
+    mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
+    chrooted = not os.path.samestat(os.fstat(top), os.stat("/"))
+    os.fchdir(top)
+    if chrooted:
+        mounts.mount(".", "mnt", None, mounts.MS_BIND | mounts.MS_REC)
+        os.chdir("mnt")
+    os.chroot(".")
     os.chdir(here)
+    os.close(namespace)
+    os.close(top)
 
 
 def _shape_loopback(megabits: int) -> None:
