@@ -23,6 +23,8 @@ WHITEOUT = b".wh."
 _AUFS = b".wh..wh."
 _OPAQUE = b".wh..wh..opq"
 _DIRECTORY_MODE = stat.S_IFDIR | 0o755
+#: Changing a file's owner, as every header does, takes its capabilities away.
+CAPABILITY = b"security.capability"
 _LINK_MODE = stat.S_IFLNK | 0o777  # Linux keeps no permissions of links
 
 
@@ -38,7 +40,10 @@ class ForeignLink:
 
 
 class Layer:
-    """`implied`, `opaque` and `whiteouts` are about directories of the tree under `root`."""
+    """`implied`, `opaque` and `whiteouts` are about directories of the tree under `root`.
+
+    `foreign_links` are by target, in the order of the entries.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -46,7 +51,7 @@ class Layer:
         self.implied: set[Node] = {self.root}
         self.opaque: set[Node] = set()
         self.whiteouts: dict[Node, set[bytes]] = {}
-        self.foreign_links: list[ForeignLink] = []
+        self.foreign_links: dict[tuple[bytes, ...], ForeignLink] = {}
 
     def add(self, entry: Entry) -> Node | None:
         """Put an entry in its place. Returns the node of a regular file, to be given its content.
@@ -147,8 +152,8 @@ class Layer:
         real = [*resolve(self.root, target[:-1], where), target[-1]]
         node = lookup(self.root, real)
         if node is None:
-            node = Node(0)
-            self.foreign_links.append(ForeignLink(node, real, where))
+            link = ForeignLink(Node(0), real, where)
+            node = self.foreign_links.setdefault(tuple(real), link).node
         elif stat.S_ISDIR(node.mode):
             raise FormatError(f"hard link to the directory {shown(real)}", where)
         _set_attributes(node, entry)
@@ -160,6 +165,8 @@ def _set_attributes(node: Node, entry: Entry) -> None:
         node.mode = stat.S_IFMT(node.mode) | entry.mode
     node.uid, node.gid = entry.uid, entry.gid
     node.mtime, node.mtime_nsec = entry.mtime, entry.mtime_nsec
+    if not stat.S_ISDIR(node.mode):
+        node.xattrs.pop(CAPABILITY, None)
     node.xattrs.update(storable_xattrs(node.mode, entry.xattrs))
 
 

@@ -12,15 +12,14 @@ import stat
 
 from fs.format.errors import FormatError
 from fs.format.tree import Node
-from nydusify.layer import ForeignLink, Layer, storable_xattrs
+from nydusify.layer import CAPABILITY, ForeignLink, Layer, storable_xattrs
 from nydusify.paths import lookup, resolve, shown
 
 
 def apply(lower: Node, layer: Layer) -> None:
     """Change the merged tree `lower` into what it is with `layer` (finished) on top."""
-    for link in layer.foreign_links:
-        if link.node.nlink:  # else it was replaced later in its layer
-            _copy_up(lower, layer, link)
+    for link in layer.foreign_links.values():
+        _copy_up(lower, layer, link)
     todo = [(lower, layer.root)]
     while todo:
         below, above = todo.pop()
@@ -58,7 +57,8 @@ def _copy_up(lower: Node, layer: Layer, link: ForeignLink) -> None:
     node.mode = found.mode if stat.S_ISLNK(found.mode) else stat.S_IFMT(found.mode) | node.mode
     node.size, node.rdev, node.target = found.size, found.rdev, found.target
     node.chunks = found.chunks
-    node.xattrs = {**found.xattrs, **storable_xattrs(node.mode, node.xattrs)}
+    kept = {name: value for name, value in found.xattrs.items() if name != CAPABILITY}
+    node.xattrs = {**kept, **storable_xattrs(node.mode, node.xattrs)}
     directory = layer.directory(parent, link.where)
     if target[-1] not in directory.children:
         directory.children[target[-1]] = node

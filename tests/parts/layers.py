@@ -182,6 +182,7 @@ def overlay_of(layers: Sequence[bytes], work: Path) -> Iterator[Path]:
                 _copy_attributes(os.fsencode(lower), os.fsencode(upper))
             _Unpacker(upper, lower, directories, work / f"up{index}").unpack(tar)
         directories.append(upper)
+        _drop_ghosts(directories, work / f"ghosts{index}")
     with overlay_mount(directories, work / "merged") as merged:
         yield merged
 
@@ -203,6 +204,17 @@ def overlay_mount(layers: Sequence[Path], work: Path, upper: Path | None = None)
     finally:
         umount(point, MNT_DETACH)
         shutil.rmtree(work)
+
+
+def _drop_ghosts(layers: Sequence[Path], work: Path) -> None:
+    """Remove whiteouts of nothing from the top layer: overlayfs may list, but never finds them."""
+    ghosts = []
+    with overlay_mount(layers, work) as merged:
+        for directory, _, names in os.walk(os.fsencode(merged)):
+            paths = [directory + b"/" + name for name in names]
+            ghosts += [path[len(str(merged)) :] for path in paths if not os.path.lexists(path)]
+    for ghost in ghosts:
+        os.unlink(os.fsencode(layers[-1]) + ghost)
 
 
 class _How(ctypes.Structure):
@@ -241,6 +253,9 @@ class _Unpacker:
                 self.entry(archive, member)
         for directory, name in self.marks:
             self.apply_mark(directory, name)
+        for name in os.listdir(self.upper):
+            if name.startswith(b".wh..wh."):
+                shutil.rmtree(self.upper + b"/" + name)
         for path, mtime_ns in self.directory_times.items():
             if os.path.isdir(path) and not os.path.islink(path):
                 os.utime(path, ns=(mtime_ns, mtime_ns))
@@ -258,9 +273,18 @@ class _Unpacker:
             return
         path = parent + b"/" + base
         if os.path.lexists(path) and not (member.isdir() and _is_directory(path)):
-            shutil.rmtree(path) if _is_directory(path) else os.unlink(path)
+            self.remove(path)
         self.make(archive, member, path)
         self.attributes(path, member)
+
+    def remove(self, path: bytes) -> None:
+        """Remove what an entry replaces, with all that was to be done in it later."""
+        below = path + b"/"
+        self.marks = [mark for mark in self.marks if not (mark[0] + b"/").startswith(below)]
+        for directory in list(self.directory_times):
+            if (directory + b"/").startswith(below):
+                del self.directory_times[directory]
+        shutil.rmtree(path) if _is_directory(path) else os.unlink(path)
 
     def parent(self, names: list[bytes]) -> bytes:
         """The real path of the directory, made as containerd's mkparent makes it."""
@@ -269,10 +293,14 @@ class _Unpacker:
         except FileNotFoundError:
             above = self.parent(names[:-1])
             path = above + b"/" + names[-1]
-            os.mkdir(path, 0o755)
+            if os.path.islink(path):  # to what is not there yet
+                way = os.path.join(above[len(self.upper) :] or b"/", os.readlink(path))
+                return self.parent(os.path.normpath(way).lstrip(b"/").split(b"/"))
+            os.mkdir(path)
+            os.chown(path, 0, 0)  # not the group of a set-group-ID parent
             os.chmod(path, 0o755)
             below = self.lower + path[len(self.upper) :]
-            if _is_directory(below):
+            if os.path.realpath(below) == below and _is_directory(below):
                 _copy_attributes(below, path)
             return path
         try:
@@ -306,7 +334,10 @@ class _Unpacker:
         except FileNotFoundError:
             with overlay_mount(self.lowers, self.work, Path(os.fsdecode(self.upper))) as merged:
                 root = os.fsencode(merged)
-                _link_in(root, above, base, root + path[len(self.upper) :])
+                new = root + path[len(self.upper) :]
+                if os.path.lexists(new):
+                    shutil.rmtree(new) if _is_directory(new) else os.unlink(new)
+                _link_in(root, above, base, new)
 
     def attributes(self, path: bytes, member: tarfile.TarInfo) -> None:
         os.chown(path, member.uid, member.gid, follow_symlinks=False)
@@ -337,6 +368,8 @@ class _Unpacker:
         else:
             path = directory + b"/" + mark[4:]
             if _is_directory(path):
+                if path not in self.directory_times:  # a new one, though only implied
+                    _reset_attributes(path)
                 os.setxattr(path, "trusted.overlay.opaque", b"y")
             elif not os.path.lexists(path):
                 os.mknod(path, stat.S_IFCHR, 0)
@@ -355,6 +388,14 @@ def _is_directory(path: bytes) -> bool:
         return stat.S_ISDIR(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def _reset_attributes(path: bytes) -> None:
+    for name in os.listxattr(path):
+        os.removexattr(path, name)
+    os.chown(path, 0, 0)
+    os.chmod(path, 0o755)
+    os.utime(path)
 
 
 def _copy_attributes(source: bytes, path: bytes) -> None:
