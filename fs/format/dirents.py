@@ -84,9 +84,11 @@ class DirBlock:
 
     def name(self, index: int) -> bytes:
         """The name of record `index`, an allowed one."""
-        start = self.record(index).name_offset
+        start = DIRENT.unpack_from(self.view, index * DIRENT_SIZE)[1]
         last = index + 1 == self.count
-        end = len(self.view) if last else self.record(index + 1).name_offset
+        end = len(self.view)
+        if not last:
+            end = DIRENT.unpack_from(self.view, (index + 1) * DIRENT_SIZE)[1]
         if not self.count * DIRENT_SIZE <= start < end <= len(self.view):
             raise FormatError(f"directory name from {start} to {end}", self.where)
         # Only the last name of a block may be followed by the zeros that fill it.
