@@ -28,7 +28,7 @@ def isolate(module: str, arguments: list[str], *, megabits: int | None = None) -
         # The shell is process 1 and collects orphans, as any init does.
         inner = ["sh", "-c", '"$@"', "sh", sys.executable, "-m", module, *arguments]
         os.environ[_ENTERED] = "1"
-        os.execvp(  # fmt: skip
+        os.execvp(
             "unshare",
             [
                 "unshare",
