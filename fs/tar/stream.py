@@ -17,7 +17,7 @@ from gzip import BadGzipFile
 from typing import Any, Protocol
 
 import zstandard
-from isal import igzip
+from isal import igzip, igzip_lib
 
 from fs.format.errors import FormatError
 
@@ -29,6 +29,8 @@ _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # after one byte from 0x50 to 0x5f
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x04\x22\x4d\x18": "lz4"}
+
+_BROKEN: Any = (BadGzipFile, EOFError, zlib.error, igzip_lib.error, zstandard.ZstdError)
 
 
 class Readable(Protocol):
@@ -109,7 +111,7 @@ class LayerStream:
     def _produce(self) -> bytes:
         try:
             block = self._decode(_BLOCK)
-        except (BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
+        except _BROKEN as error:
             raise FormatError(f"layer does not decompress: {error}", self.name) from error
         self._hash.update(block)
         return block
