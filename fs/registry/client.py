@@ -240,7 +240,7 @@ class RegistryClient:
 
     def _from_registry(self, digest: str, headers: Mapping[str, str]) -> Answer:
         url, what = self._blob_url(digest), f"blob {digest}"
-        answer = self.perform(Call("GET", url, what, self.pull_scopes, (200, 206, 416), headers))
+        answer = self.perform(Call("GET", url, what, self.pull_scopes, _good(headers), headers))
         if origin(answer.url) != origin(url):
             with self._lock:
                 self._targets[digest] = answer.url
@@ -254,7 +254,7 @@ class RegistryClient:
             target = self._targets.get(digest)
         if target is None:
             return None
-        call = Call("GET", target, f"blob {digest}", (), (200, 206, 416), headers)
+        call = Call("GET", target, f"blob {digest}", (), _good(headers), headers)
         try:
             answer = self._send(call, None)
         except TemporaryFault:
@@ -284,10 +284,17 @@ class RegistryClient:
             return NotFoundError(f"{where}: not found ({status})")
         if is_temporary_status(answer.status):
             return TemporaryFault(f"{where}: {status}", answer.retry_after())
+        if answer.status < 400:
+            return FormatError(f"unexpected answer ({status})", where)
         return AccessError(f"{where}: refused ({status})")
 
     def _where(self, what: str) -> str:
         return f"{self.reference.name}: {what}"
+
+
+def _good(headers: Mapping[str, str]) -> tuple[int, ...]:
+    """The statuses that answer a GET for a blob or, with a Range header, for a part of it."""
+    return (200, 206, 416) if "Range" in headers else (200,)
 
 
 def _error_code(answer: Answer) -> str:

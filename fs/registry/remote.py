@@ -65,23 +65,25 @@ class RegistryReader:
 
     def read_range(self, blob: Descriptor | str, offset: int, length: int) -> bytes:
         digest = blob if isinstance(blob, str) else blob.digest
-        data = bytearray()
+        pieces: list[bytes] = []
+        end = offset + length
 
         def attempt() -> None:
             """Go on from what earlier attempts have brought."""
-            first = offset + len(data)
-            answer = self._client.blob(digest, first, offset + length - 1)
+            position = offset + sum(map(len, pieces))
+            answer = self._client.blob(digest, position, end - 1)
             try:
-                while len(data) < length and (piece := answer.read(length - len(data))):
-                    data.extend(piece)
+                while position < end and (piece := answer.read(end - position)):
+                    pieces.append(piece)
+                    position += len(piece)
             finally:
                 answer.close()
-            if len(data) < length:
+            if position < end:
                 raise TemporaryFault(f"{self.name}: range of {digest} ended early")
 
         if length > 0:
             self._client.retry.run(attempt)
-        return bytes(data)
+        return b"".join(pieces)
 
     def close(self) -> None:
         self._client.close()
