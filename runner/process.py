@@ -140,7 +140,7 @@ def _become(container: Container, reporter: int, consoles: terminal.Channel | No
     os.setsid()
     kinds = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
     syscalls.unshare(kinds | (syscalls.CLONE_NEWNET if container.own_network else 0))
-    mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
+    rootfs.set_propagation(mounts.MS_PRIVATE)
     syscalls.new_session_keyring()
     os.umask(0o022)
     if container.own_network:

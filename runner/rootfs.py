@@ -42,6 +42,25 @@ def attach_console(root: int, name: str) -> None:
     os.close(console)
 
 
+def set_propagation(kind: int) -> None:
+    """Give every mount of this namespace the propagation `kind` (MS_PRIVATE, MS_SLAVE).
+
+    In a chroot "/" is no mount point and has none: joining the namespace one is in
+    leads to its true root, and from there back.
+    """
+    directories = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in ("/", ".")]
+    namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(namespace, syscalls.CLONE_NEWNS)
+        mounts.mount(None, "/", None, mounts.MS_REC | kind)
+        os.fchdir(directories[0])
+        os.chroot(".")
+        os.fchdir(directories[1])
+    finally:
+        for descriptor in (namespace, *directories):
+            os.close(descriptor)
+
+
 def enter(root: int) -> None:
     """Make `root` the root of this mount namespace; the old one is gone.
 

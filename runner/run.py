@@ -15,6 +15,7 @@ from runner import capabilities, mountplan, process, settings, syscalls
 from runner.etcfiles import write_etc_files
 from runner.image import ROOTFS, RunnerImages, prepare_image
 from runner.mountplan import Step
+from runner.rootfs import set_propagation
 from runner.state import EXITED, RUNNING, ContainerRecord, Containers, start_time
 from runner.supervise import supervise
 from runner.users import User, find_user
@@ -173,7 +174,7 @@ def _private_mounts() -> Iterator[None]:
     try:
         syscalls.unshare(syscalls.CLONE_NEWNS)
         try:
-            mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_SLAVE)
+            set_propagation(mounts.MS_SLAVE)
             yield
         finally:
             syscalls.setns(namespace, syscalls.CLONE_NEWNS)
