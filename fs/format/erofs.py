@@ -49,6 +49,26 @@ class Superblock(NamedTuple):
     def pack(self) -> bytes:
         return _SUPERBLOCK.pack(*self)
 
+    def problem(self) -> str:
+        """What makes this no superblock of a RAFS v6 bootstrap that can be read, or ''."""
+        if self.magic != MAGIC:
+            return "not a RAFS bootstrap (no magic number)"
+        if not self.feature_compat & COMPAT_RAFS_V6:
+            return "an EROFS image, but not a RAFS v6 bootstrap"
+        if self.feature_incompat != INCOMPAT_RAFS_V6 or self.extslots or self.algorithms:
+            return f"unsupported EROFS features {self.feature_incompat:#x}"
+        if self.blkszbits not in BLOCK_BITS:
+            return f"block size of 2^{self.blkszbits} bytes"
+        if self.checksum:
+            return "superblock checksums are not supported"
+        if self.xattr_blkaddr:
+            return "shared extended attributes are not supported"
+        if self.devt_slotoff != DEVICE_SLOT_START or self.extra_devices > _MAX_DEVICES:
+            return f"{self.extra_devices} device slots from {self.devt_slotoff}"
+        if self.build_time > SIZE_MAX or self.build_time_nsec > NSEC_MAX:
+            return f"build time {self.build_time}.{self.build_time_nsec}"
+        return ""
+
 
 def unpack_superblock(data: memoryview) -> Superblock:
     return Superblock._make(_SUPERBLOCK.unpack(data))
@@ -57,6 +77,8 @@ def unpack_superblock(data: memoryview) -> Superblock:
 DEVICE_SLOTS_OFFSET = 1408
 DEVICE_SLOT_SIZE = 128
 DEVICE_SLOT_START = DEVICE_SLOTS_OFFSET // DEVICE_SLOT_SIZE
+#: Device numbers share a field with chunk positions, which leaves them eight bits.
+_MAX_DEVICES = 254
 
 # tag, blocks, mapped_blkaddr
 _DEVICE_SLOT = Struct("<64s2I56x")

@@ -9,7 +9,8 @@ from enum import IntFlag
 from struct import Struct
 from typing import NamedTuple
 
-from fs.format.blobtable import Compressor, Digester
+from fs.format.blobtable import BLOB_SIZE, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE, Compressor, Digester
+from fs.format.chunkinfo import CHUNK_INFO_SIZE
 
 EXTENDED_OFFSET = 1152
 EXTENDED_SIZE = 256
@@ -74,6 +75,21 @@ class ExtendedSuperblock(NamedTuple):
 
     def pack(self) -> bytes:
         return _EXTENDED.pack(*self)
+
+    def problem(self) -> str:
+        """What makes this no extended superblock that can be read, or ''."""
+        size = self.chunk_size
+        if self.flags & ~KNOWN_FLAGS:
+            return f"unknown flags {self.flags:#x}"
+        if size & (size - 1) or not MIN_CHUNK_SIZE <= size <= MAX_CHUNK_SIZE:
+            return f"chunk size {size}"
+        if self.blob_table_offset % REGION_ALIGNMENT or self.blob_table_size % BLOB_SIZE:
+            return f"blob table of {self.blob_table_size} bytes at {self.blob_table_offset}"
+        if self.chunk_table_size % CHUNK_INFO_SIZE:
+            return f"chunk table of {self.chunk_table_size} bytes"
+        if self.prefetch_table_size % 4:
+            return f"prefetch table of {self.prefetch_table_size} bytes"
+        return ""
 
 
 def unpack_extended(data: memoryview) -> ExtendedSuperblock:

@@ -13,9 +13,6 @@ from typing import NamedTuple
 from fs.format import xattrs
 from fs.format.blobtable import (
     BLOB_SIZE,
-    MAX_BLOBS,
-    MAX_CHUNK_SIZE,
-    MIN_CHUNK_SIZE,
     BlobRecord,
     Compressor,
     Digester,
@@ -23,28 +20,23 @@ from fs.format.blobtable import (
 )
 from fs.format.bootstrap import DirEntry, Extent, Inode, join_extent
 from fs.format.buffer import CheckedBuffer
-from fs.format.chunkinfo import CHUNK_INFO_SIZE, iter_chunk_infos
+from fs.format.chunkinfo import iter_chunk_infos
 from fs.format.chunktable import ChunkRow, ChunkTable
 from fs.format.dirents import DirBlock
 from fs.format.erofs import (
-    BLOCK_BITS,
     CHUNK_BASED,
     CHUNK_BITS_MASK,
     CHUNK_INDEX,
     CHUNK_INDEX_SIZE,
     CHUNK_INDEXES,
-    COMPAT_RAFS_V6,
     DEVICE_SLOT_SIZE,
-    DEVICE_SLOT_START,
     DEVICE_SLOTS_OFFSET,
     DIRENT_SIZE,
     FLAT_INLINE,
     FLAT_PLAIN,
-    INCOMPAT_RAFS_V6,
     INODE_COMPACT,
     INODE_EXTENDED,
     INODE_FORMAT,
-    MAGIC,
     NSEC_MAX,
     NULL_ADDRESS,
     SIZE_MAX,
@@ -59,8 +51,6 @@ from fs.format.erofs import (
 from fs.format.rafs6 import (
     EXTENDED_OFFSET,
     EXTENDED_SIZE,
-    KNOWN_FLAGS,
-    REGION_ALIGNMENT,
     ExtendedSuperblock,
     SuperFlag,
     algorithms,
@@ -344,53 +334,18 @@ class BootstrapV6:
 
 def _read_superblock(image: CheckedBuffer) -> Superblock:
     found = unpack_superblock(image.slice(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, "superblock"))
-    problem = _superblock_problem(found)
+    problem = found.problem()
     if problem:
         raise image.error(problem, SUPERBLOCK_OFFSET)
     return found
 
 
-def _superblock_problem(found: Superblock) -> str:
-    if found.magic != MAGIC:
-        return "not a RAFS bootstrap (no magic number)"
-    if not found.feature_compat & COMPAT_RAFS_V6:
-        return "an EROFS image, but not a RAFS v6 bootstrap"
-    if found.feature_incompat != INCOMPAT_RAFS_V6 or found.extslots or found.algorithms:
-        return f"unsupported EROFS features {found.feature_incompat:#x}"
-    if found.blkszbits not in BLOCK_BITS:
-        return f"block size of 2^{found.blkszbits} bytes"
-    if found.checksum:
-        return "superblock checksums are not supported"
-    if found.xattr_blkaddr:
-        return "shared extended attributes are not supported"
-    if found.devt_slotoff != DEVICE_SLOT_START or found.extra_devices > MAX_BLOBS:
-        return f"{found.extra_devices} device slots from {found.devt_slotoff}"
-    if found.build_time > SIZE_MAX or found.build_time_nsec > NSEC_MAX:
-        return f"build time {found.build_time}.{found.build_time_nsec}"
-    return ""
-
-
 def _read_extended(image: CheckedBuffer) -> ExtendedSuperblock:
     found = unpack_extended(image.slice(EXTENDED_OFFSET, EXTENDED_SIZE, "extended superblock"))
-    problem = _extended_problem(found)
+    problem = found.problem()
     if problem:
         raise image.error(problem, EXTENDED_OFFSET)
     return found
-
-
-def _extended_problem(found: ExtendedSuperblock) -> str:
-    size = found.chunk_size
-    if found.flags & ~KNOWN_FLAGS:
-        return f"unknown flags {found.flags:#x}"
-    if size & (size - 1) or not MIN_CHUNK_SIZE <= size <= MAX_CHUNK_SIZE:
-        return f"chunk size {size}"
-    if found.blob_table_offset % REGION_ALIGNMENT or found.blob_table_size % BLOB_SIZE:
-        return f"blob table of {found.blob_table_size} bytes at {found.blob_table_offset}"
-    if found.chunk_table_size % CHUNK_INFO_SIZE:
-        return f"chunk table of {found.chunk_table_size} bytes"
-    if found.prefetch_table_size % 4:
-        return f"prefetch table of {found.prefetch_table_size} bytes"
-    return ""
 
 
 def _algorithms(image: CheckedBuffer, extended: ExtendedSuperblock) -> tuple[Compressor, Digester]:
