@@ -7,14 +7,16 @@ what does the work only inside `run`.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NamedTuple
+from types import FrameType
+from typing import NamedTuple, NoReturn
 
 from fs.format.errors import Failure
 
-_INTERRUPTED = 130
+_SIGNALLED = 128  # as shells have it, plus the signal's number
 
 
 class Command(NamedTuple):
@@ -44,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code is 0 or that of the Failure (fs/format/errors.py)."""
-    arguments = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminated)
+    arguments = parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
     try:
         arguments.run(arguments)
     except Failure as failure:
@@ -52,8 +55,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return failure.exit_code
     except KeyboardInterrupt:
         print("nydusify: interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        return _SIGNALLED + signal.SIGINT
     return 0
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    """End by unwinding, so that temporary files go."""
+    raise SystemExit(_SIGNALLED + number)
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Suffixes start with "-", which argparse takes for an option unless "=" binds them."""
+    joined = list(argv)
+    if "--target-suffix" in joined[:-1]:
+        at = joined.index("--target-suffix")
+        joined[at : at + 2] = ["=".join(joined[at : at + 2])]
+    return joined
 
 
 if __name__ == "__main__":

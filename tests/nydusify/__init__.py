@@ -1,0 +1,1 @@
+"""Conversion: tar layers, trees, whole images, and how they fail."""

@@ -11,6 +11,7 @@ under test takes part.
 from __future__ import annotations
 
 import ctypes
+import errno
 import io
 import os
 import shutil
@@ -345,8 +346,8 @@ class _Unpacker:
             if key.startswith("SCHILY.xattr.") and not key.startswith("SCHILY.xattr.trusted."):
                 try:
                     os.setxattr(path, key[13:], os.fsencode(value), follow_symlinks=False)
-                except (PermissionError, OSError) as error:
-                    if error.errno not in (1, 95):  # EPERM, ENOTSUP: dropped, as docker does
+                except OSError as error:
+                    if error.errno not in (errno.EPERM, errno.ENOTSUP):  # dropped, as by docker
                         raise
         if not os.path.islink(path):
             os.chmod(path, member.mode & 0o7777)
@@ -386,8 +387,10 @@ def _link_in(root: bytes, above: bytes, base: bytes, path: bytes) -> None:
 def _is_directory(path: bytes) -> bool:
     try:
         return stat.S_ISDIR(os.lstat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
 
 
 def _reset_attributes(path: bytes) -> None:

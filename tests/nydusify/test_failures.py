@@ -1,0 +1,229 @@
+"""What goes wrong ends in one line, the documented exit code, and an untouched target."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fs.mounts import MNT_DETACH, mount, umount
+from fs.registry.descriptor import describe
+from fs.registry.mediatypes import OCI_LAYER
+from nydusify.cli import main
+from tests.nydusify.test_convert import publish, stack
+from tests.parts.layers import LayerTar
+from tests.parts.registry import Registry, free_port, htpasswd_auth, start_registry
+
+FORMAT, VERIFY, NOT_FOUND, ACCESS, UNREACHABLE, STORAGE, USAGE = 3, 4, 5, 6, 7, 8, 2
+
+
+class Refused:
+    """Converts into a layout that has an image already, and expects that to stay all there is."""
+
+    def __init__(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.work = tmp_path / "work"
+        self.target = tmp_path / "target"
+        self._capsys = capsys
+        publish(f"oci:{self.target}:b", [LayerTar().add("old").tar()])
+
+    def __call__(self, source: str, code: int, *words: str, options: tuple[str, ...] = ()) -> None:
+        index = (self.target / "index.json").read_bytes()
+        found = main(["convert", "--source", source, "--target", f"oci:{self.target}:b",
+                      "--work-dir", str(self.work), *options])  # fmt: skip
+        error = self._capsys.readouterr().err
+        assert found == code, error
+        assert error.startswith("nydusify: ")
+        assert error.count("\n") == 1
+        for word in words:
+            assert word in error
+        assert (self.target / "index.json").read_bytes() == index
+        assert not self.work.exists() or list(self.work.iterdir()) == []
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+    return Refused(tmp_path, capsys)
+
+
+# --- images that are not what they should be ------------------------------------------------
+
+
+def damage(layout: Path, digest: str, change: Any) -> None:  # noqa: ANN401 - bytes -> bytes
+    path = layout / "blobs" / "sha256" / digest.removeprefix("sha256:")
+    path.write_bytes(change(path.read_bytes()))
+
+
+def flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes((data[middle] ^ 1,)) + data[middle + 1 :]
+
+
+def test_changed_manifest(refused: Refused, tmp_path: Path) -> None:
+    digest = publish(f"oci:{tmp_path}/in:a", stack())
+    damage(tmp_path / "in", digest, lambda raw: raw.replace(b'"schemaVersion": 2,', b""))
+    refused(f"oci:{tmp_path}/in:a", VERIFY)
+
+
+@pytest.mark.parametrize("change", [flipped, lambda data: data[:-1], lambda data: data[:9]])
+def test_changed_layer(refused: Refused, tmp_path: Path, change: Any) -> None:  # noqa: ANN401
+    tar = LayerTar().add("a", data=b"x" * 1000).tar()
+    publish(f"oci:{tmp_path}/in:a", [tar], encoding="plain")
+    digest = describe(tar, "").digest
+    damage(tmp_path / "in", digest, change)
+    refused(f"oci:{tmp_path}/in:a", VERIFY, digest[7:])
+
+
+def test_wrong_diff_id(refused: Refused, tmp_path: Path) -> None:
+    rootfs = {"type": "layers", "diff_ids": ["sha256:" + "0" * 64]}
+    publish(f"oci:{tmp_path}/in:a", [LayerTar().add("a").tar()], config={"rootfs": rootfs})
+    refused(f"oci:{tmp_path}/in:a", VERIFY, "layer 1 of 1", "0" * 64)
+
+
+def test_missing_layer(refused: Refused, tmp_path: Path) -> None:
+    tar = LayerTar().add("a").tar()
+    publish(f"oci:{tmp_path}/in:a", [tar], encoding="plain")
+    (tmp_path / "in/blobs/sha256" / describe(tar, "").digest[7:]).unlink()
+    refused(f"oci:{tmp_path}/in:a", NOT_FOUND)
+
+
+def test_number_of_diff_ids(refused: Refused, tmp_path: Path) -> None:
+    rootfs = {"type": "layers", "diff_ids": []}
+    publish(f"oci:{tmp_path}/in:a", [LayerTar().add("a").tar()], config={"rootfs": rootfs})
+    refused(f"oci:{tmp_path}/in:a", FORMAT, "diff IDs")
+
+
+def test_nydus_image(refused: Refused, tmp_path: Path) -> None:
+    publish(f"oci:{tmp_path}/in:a", stack()[:1])
+    assert main(["convert", "--source", f"oci:{tmp_path}/in:a",
+                 "--target", f"oci:{tmp_path}/in:n"]) == 0  # fmt: skip
+    refused._capsys.readouterr()
+    refused(f"oci:{tmp_path}/in:n", FORMAT, "Nydus image already")
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
+        "application/x-made-up",
+    ],
+)
+def test_layers_of_other_types(refused: Refused, tmp_path: Path, media_type: str) -> None:
+    tar = LayerTar().add("a").tar()
+    layer = {**describe(tar, OCI_LAYER).to_json(), "mediaType": media_type}
+    publish(f"oci:{tmp_path}/in:a", [tar], encoding="plain", layers=[layer])
+    refused(f"oci:{tmp_path}/in:a", FORMAT, "layer 1 of 1", media_type)
+
+
+@pytest.mark.parametrize("name", ["bzip2", "xz"])
+def test_other_compressions(refused: Refused, tmp_path: Path, name: str) -> None:
+    module = __import__({"bzip2": "bz2", "xz": "lzma"}[name])
+    (tmp_path / "l").write_bytes(module.compress(LayerTar().add("a").tar()))
+    refused(f"layer:{tmp_path}/l", FORMAT, name)
+
+
+# --- places that do not answer ----------------------------------------------------------------
+
+
+@pytest.mark.registry
+def test_no_such_tag(refused: Refused, registry: Registry) -> None:
+    refused(f"{registry.host}/convert/nothing:1", NOT_FOUND)
+
+
+def test_nobody_listens(refused: Refused) -> None:
+    refused(f"127.0.0.1:{free_port()}/convert/x:1", UNREACHABLE, options=("--plain-http",))
+
+
+def test_no_such_files(refused: Refused, tmp_path: Path) -> None:
+    for source in (f"layer:{tmp_path}/none", f"dir:{tmp_path}/none", f"oci:{tmp_path}/none:a"):
+        refused(source, NOT_FOUND, str(tmp_path / "none"))
+
+
+@pytest.mark.registry
+def test_failed_push_leaves_no_tag(registry: Registry, tmp_path: Path) -> None:
+    """The registry has the blobs of an earlier run, but never a manifest that lacks something."""
+    publish(f"oci:{tmp_path}/in:a", [LayerTar().add("a", data=b"x").add("b").tar()[:1200]])
+    target = f"{registry.host}/convert/never:1"
+    assert main(["convert", "--source", f"oci:{tmp_path}/in:a", "--target", target]) == FORMAT
+    assert not registry.requests("/convert/never/")
+
+
+@pytest.mark.registry
+def test_refused_login(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "l").write_bytes(LayerTar().add("a", data=b"x").tar())
+    auth = htpasswd_auth(tmp_path, "someone", "secret")
+    with start_registry(tmp_path / "registry", auth=auth) as guarded:
+        code = main(["convert", "--source", f"layer:{tmp_path}/l", "--target",
+                     f"{guarded.host}/x/y:1", "--auth-file", str(no_logins(tmp_path))])  # fmt: skip
+        assert code == ACCESS
+        assert capsys.readouterr().err.count("\n") == 1
+        assert not list(guarded.storage.rglob("*tags*"))
+
+
+def no_logins(tmp_path: Path) -> Path:
+    path = tmp_path / "auth.json"
+    path.write_text("{}")
+    return path
+
+
+# --- command lines ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--fs-version", "5"),
+        ("--fs-chunk-size", "1000"),
+        ("--fs-chunk-size", "32MiB"),
+        ("--fs-chunk-size", "2KiB"),
+        ("--fs-chunk-size", "big"),
+        ("--prefetch-patterns", "relative"),
+        ("--platform", "a/b/c/d"),
+        ("--threads", "-1"),
+    ],
+)
+def test_wrong_options(refused: Refused, tmp_path: Path, options: tuple[str, ...]) -> None:
+    (tmp_path / "l").write_bytes(LayerTar().tar())
+    refused(f"layer:{tmp_path}/l", USAGE, options=options)
+
+
+@pytest.mark.parametrize("target", ["dir:/tmp/x", "layer:/tmp/x", "a/b@sha256:" + "0" * 64])
+def test_wrong_targets(tmp_path: Path, target: str) -> None:
+    assert main(["convert", "--source", f"layer:{tmp_path}/l", "--target", target]) == USAGE
+
+
+# --- the disk -----------------------------------------------------------------------------------
+
+
+@pytest.mark.root
+def test_full_disk(tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "l").write_bytes(LayerTar().add("big", data=os.urandom(4 << 20)).tar())
+    refused.work.mkdir()
+    mount("tmpfs", refused.work, "tmpfs", 0, "size=1m")
+    try:
+        refused(f"layer:{tmp_path}/l", STORAGE, str(refused.work), os.strerror(errno.ENOSPC))
+    finally:
+        umount(refused.work, MNT_DETACH)
+
+
+def test_interrupted(tmp_path: Path) -> None:
+    """SIGTERM in the middle: no files stay behind."""
+    fifo, work = tmp_path / "l", tmp_path / "work"
+    os.mkfifo(fifo)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nydusify.cli", "convert", "--source", f"layer:{fifo}",
+         "--target", f"oci:{tmp_path}/out", "--work-dir", str(work)]
+    )  # fmt: skip
+    with fifo.open("wb") as feed:
+        feed.write(LayerTar().add("a", data=os.urandom(3 << 20)).tar()[:-5000])
+        feed.flush()
+        process.terminate()
+    assert process.wait(20) == 143
+    assert list(work.iterdir()) == []
+    assert not (tmp_path / "out").exists()
