@@ -16,8 +16,6 @@ from fs.format.errors import FormatError, NotFoundError
 from fs.registry.descriptor import Descriptor, descriptor_from_json, text_map
 from fs.registry.digest import digest_of
 from fs.registry.mediatypes import (
-    DOCKER_INDEX,
-    DOCKER_MANIFEST,
     DOCKER_SCHEMA1_PREFIX,
     INDEX_TYPES,
     MANIFEST_TYPES,
@@ -195,8 +193,3 @@ def _list(document: dict[str, Any], key: str, limit: int, where: str) -> list[An
     if not isinstance(items, list) or len(items) > limit:
         raise FormatError(f"{key} is no list of at most {limit}", where)
     return items
-
-
-def index_media_type(manifest_type: str) -> str:
-    """The index type that goes with manifests of `manifest_type`."""
-    return DOCKER_INDEX if manifest_type == DOCKER_MANIFEST else OCI_INDEX

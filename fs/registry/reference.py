@@ -8,6 +8,7 @@ characters that are safe in a URL path.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -20,7 +21,8 @@ _DEFAULT_HOST = "registry-1.docker.io"
 _OFFICIAL = "library/"
 
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
-_DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]{{1,5}})?")
+_NAME = rf"{_LABEL}(?:\.{_LABEL})*"
+_DOMAIN = re.compile(rf"(?:{_NAME}|\[(?P<ipv6>[a-fA-F0-9:]+)\])(?::(?P<port>[0-9]{{1,5}}))?")
 _PATH_PART = re.compile(r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
@@ -129,13 +131,24 @@ def _split_domain(rest: str, text: str) -> tuple[str, str]:
     looks_like_host = any(c in head for c in ".:") or head == "localhost" or head != head.lower()
     if not slash or not looks_like_host:
         head, tail = DEFAULT_DOMAIN, rest
-    if not _DOMAIN.fullmatch(head):
+    if not _is_host(head):
         raise UsageError(f"{_shown(text)}: the registry is not a valid HOST[:PORT]")
     if head == "index.docker.io":
         head = DEFAULT_DOMAIN
     if head == DEFAULT_DOMAIN and "/" not in tail:
         tail = _OFFICIAL + tail
     return head, tail
+
+
+def _is_host(domain: str) -> bool:
+    """Whether this is HOST[:PORT] that can stand in a URL."""
+    match = _DOMAIN.fullmatch(domain)
+    if not match or not 0 < int(match["port"] or 443) < 1 << 16:
+        return False
+    try:
+        return not match["ipv6"] or bool(ipaddress.IPv6Address(match["ipv6"]))
+    except ValueError:
+        return False
 
 
 def _check_repository(repository: str, text: str) -> None:

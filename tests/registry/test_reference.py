@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fs.format.errors import UsageError
+from fs.registry.address import origin
 from fs.registry.reference import parse_reference
 
 DIGEST = "sha256:" + "ab" * 32
@@ -59,6 +60,9 @@ def test_normalisation(text: str, canonical: str, familiar: str, host: str | Non
         ("quay.io/", "parts"),
         ("-x.io/a", "HOST"),
         ("host:port/a", "HOST"),
+        ("host:65536/a", "HOST"),
+        ("host:0/a", "HOST"),
+        ("[:::]/a", "HOST"),
         ("q.io/" + "a" * 256, "longer"),
         ("a b", "parts"),
         ("a\n", "parts"),
@@ -88,5 +92,6 @@ def test_any_text_is_a_reference_or_one_error(text: str) -> None:
     except UsageError:
         return
     assert parse_reference(str(reference)) == reference
+    assert origin(f"https://{reference.host}/v2/").host
     assert ".." not in reference.repository.split("/")
     assert set(reference.repository) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-/")

@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import os
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +18,13 @@ import pytest
 
 from fs.format.errors import AccessError, Failure, NotFoundError, UnreachableError, VerifyError
 from fs.registry.descriptor import describe
-from fs.registry.mediatypes import OCI_INDEX, OCI_LAYER
+from fs.registry.mediatypes import (
+    DOCKER_MANIFEST,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    layer_compression,
+)
 from fs.registry.platform import parse_platform
 from fs.registry.reference import parse_reference
 from fs.registry.retry import RetryPolicy
@@ -367,6 +375,25 @@ def test_insecure_and_plain_http_reach_an_open_registry(registry: Registry, samp
     push(place, sample, StoreOptions(insecure=True))
     check(place, sample, StoreOptions(plain_http=True))
     check(place, sample, StoreOptions(insecure=True))
+
+
+@pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo not installed")
+@pytest.mark.parametrize("shape", ["oci", "v2s2"])
+def test_skopeo_pushes_and_pulls(
+    registry: Registry, tmp_path: Path, sample: Sample, shape: str
+) -> None:
+    """Also in Docker's schema 2; and what we push, skopeo reads."""
+    push(f"{registry.host}/ours:v1", sample)
+    ours, theirs = f"{registry.host}/ours:v1", f"{registry.host}/skopeo/{shape}:v1"
+    flags = ["-q", "--insecure-policy", "--src-tls-verify=false", "--dest-tls-verify=false"]
+    command = ["skopeo", "copy", *flags, "--format", shape]
+    subprocess.run([*command, f"docker://{ours}", f"docker://{theirs}"], check=True)
+    with closing(open_reader(theirs)) as reader:
+        image = reader.resolve()
+        assert image.manifest.media_type == {"oci": OCI_MANIFEST, "v2s2": DOCKER_MANIFEST}[shape]
+        assert [layer.digest for layer in image.manifest.layers] == list(sample.blobs)[:2]
+        assert {layer_compression(layer.media_type) for layer in image.manifest.layers} == {"gzip"}
+        assert image.config.cmd == ["x"]
 
 
 def test_nobody_there(tmp_path: Path) -> None:
