@@ -11,7 +11,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlencode
 
 from fs.format.errors import (
@@ -188,13 +188,17 @@ class RegistryClient:
             return clear
         if not (self._options.insecure or is_loopback(origin(secure).host)):
             return secure
+        # Only whether it is TLS; whether to trust it is seen when it matters.
+        probe = Transport(replace(self._options, insecure=True))
         try:
-            self._transport.send("GET", f"{secure}/v2/", {}).close()
+            probe.send("GET", f"{secure}/v2/", {}).close()
         except NotTlsError:
             return clear
         except TemporaryFault:
-            self._transport.send("GET", f"{clear}/v2/", {}).close()
+            probe.send("GET", f"{clear}/v2/", {}).close()
             return clear
+        finally:
+            probe.close()
         return secure
 
     def _authorized(self, call: Call) -> Answer:

@@ -12,6 +12,7 @@ import email.utils
 import os
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -98,7 +99,8 @@ class Transport:
 
     def __init__(self, options: StoreOptions) -> None:
         self._options = options
-        self._adapter = _Adapter(_tls_context(options))
+        self._lock = threading.Lock()
+        self._adapters: dict[bool, _Adapter] = {}
         if options.insecure:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
@@ -116,7 +118,7 @@ class Transport:
                 request.body = body  # type: ignore[assignment]
                 if isinstance(body, bytes):
                     request.headers["Content-Length"] = str(len(body))
-            response = self._adapter.send(
+            response = self._adapter(secure=url.startswith("https:")).send(
                 request,
                 stream=True,
                 timeout=(self._options.connect_timeout, self._options.read_timeout),
@@ -126,13 +128,21 @@ class Transport:
         return Answer(response, url)
 
     def close(self) -> None:
-        self._adapter.close()
+        for adapter in self._adapters.values():
+            adapter.close()
+
+    def _adapter(self, *, secure: bool) -> _Adapter:
+        """The adapter for https or http; certificates are loaded only for https."""
+        with self._lock:
+            if secure not in self._adapters:
+                self._adapters[secure] = _Adapter(_tls_context(self._options) if secure else None)
+            return self._adapters[secure]
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
     """An adapter with a TLS context of ours and larger blocks."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext | None) -> None:
         self._context = context
         super().__init__(_POOL_HOSTS, _POOL_CONNECTIONS)
 
@@ -152,11 +162,13 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
 
 def _tls_context(options: StoreOptions) -> ssl.SSLContext:
-    context = ssl.create_default_context()
     if options.insecure:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    elif not _has_system_roots():
+        return context
+    context = ssl.create_default_context()
+    if not _has_system_roots():
         context.load_verify_locations(certifi.where())
     if options.ca_file:
         try:
