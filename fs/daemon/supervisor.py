@@ -143,6 +143,8 @@ class Supervisor:
             self._start_worker()
             while self._worker > 0:
                 self._wait(signals, None if self._announced else client)
+            if not self._announced:
+                raise MountError(f"{self._order.mountpoint}: stopped before it was mounted")
         except Failure:
             self._kill_worker()
             if not self._announced:
