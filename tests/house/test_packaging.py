@@ -73,11 +73,12 @@ def test_installed_command_starts(command: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "code"), [("nydusify.cli", 2), ("fs.cli", 2), ("runner.cli", 125)]
+    ("module", "verb", "code"),
+    [("nydusify.cli", "convert", 2), ("fs.cli", "mount", 2), ("runner.cli", "run", 125)],
 )
-def test_wrong_usage_has_its_exit_code(module: str, code: int) -> None:
-    """2 as everywhere; lazyrun has docker's 125, because 1 to 124 belong to the container."""
-    call = f"import sys; from {module} import main; sys.exit(main(['--no-such-flag']))"
+def test_wrong_usage_has_its_exit_code(module: str, verb: str, code: int) -> None:
+    """2 as everywhere; `lazyrun run` has docker's 125, as lower ones belong to the container."""
+    call = f"import sys; from {module} import main; sys.exit(main(['{verb}', '--no-such-flag']))"
     done = subprocess.run(
         [sys.executable, "-c", call], cwd=REPOSITORY, capture_output=True, text=True
     )
