@@ -278,12 +278,14 @@ class RegistryClient:
     def _failure(self, answer: Answer, what: str) -> Failure:
         """What a status means. Of the server's words only its error code is passed on."""
         code = _error_code(answer)
-        where = self._where(what)
-        if shown(answer.url) != self.reference.host:
+        where, why = self._where(what), "access denied"
+        if origin(answer.url) == origin(self._base()):
+            why = self._authorizer.explain()
+        else:
             where += f", from {shown(answer.url)}"
         status = f"status {answer.status}{f' {code}' if code else ''}"
         if answer.status in (401, 403):
-            return AccessError(f"{where}: {self._authorizer.explain()} ({status})")
+            return AccessError(f"{where}: {why} ({status})")
         if answer.status == 404:
             return NotFoundError(f"{where}: not found ({status})")
         if is_temporary_status(answer.status):

@@ -204,7 +204,7 @@ def _fault(error: Exception, host: str) -> Exception:
         if isinstance(cause, ssl.SSLError):
             reason = cause.reason or "no TLS"
             if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
-                return NotTlsError(f"{host}: does not speak TLS")
+                return NotTlsError(f"{host}: does not speak TLS; http has to be asked for")
             return TemporaryFault(f"{host}: TLS failed: {reason}")
         if isinstance(cause, socket.gaierror):
             kind = UnreachableError if cause.errno == socket.EAI_NONAME else TemporaryFault

@@ -325,7 +325,9 @@ def test_signed_url_is_not_shown(world: World, tmp_path: Path) -> None:
     front, storage = store_and_front(world, lambda s: f"http://u:{SECRET}@{s.host}/x?sig={SECRET}")
     storage.behave = script(Reply(403))
     reader = world.reader(front, login(world, tmp_path, front.host))
-    with pytest.raises(AccessError, match=f"from {storage.host}") as caught:
+    with pytest.raises(
+        AccessError, match=f"from {storage.host}: access denied .status 403"
+    ) as caught:
         reader.read_range(LAYER, 0, 5)
     assert SECRET not in str(caught.value)
     storage.behave = cut_after(0)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -394,6 +395,18 @@ def test_skopeo_pushes_and_pulls(
         assert [layer.digest for layer in image.manifest.layers] == list(sample.blobs)[:2]
         assert {layer_compression(layer.media_type) for layer in image.manifest.layers} == {"gzip"}
         assert image.config.cmd == ["x"]
+
+
+def test_clear_text_elsewhere_must_be_asked_for(registry: Registry) -> None:
+    """A name that is not loopback gets https only, wherever it leads."""
+    port = registry.host.rpartition(":")[2]
+    place = f"{socket.gethostname()}:{port}/open:v1"
+    with (
+        closing(open_reader(place, StoreOptions(retry=ONCE))) as reader,
+        pytest.raises(UnreachableError),
+    ):
+        reader.resolve()
+    assert not registry.requests(f"{socket.gethostname()}:{port}")
 
 
 def test_nobody_there(tmp_path: Path) -> None:
