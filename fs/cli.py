@@ -82,8 +82,8 @@ def _add_mount_arguments(mount: argparse.ArgumentParser) -> None:
         "--amplify",
         metavar="BYTES",
         type=int,
-        default=1 << 20,
-        help="how much of a missing chunk's neighbourhood one request takes (default 1 MiB)",
+        default=256 << 10,
+        help="up to what size a request takes along what lies behind (default 262144)",
     )
     mount.add_argument("--no-prefetch", action="store_true", help="fetch only what is read")
     mount.add_argument("--nosuid", action="store_true", help="ignore set-user-ID bits")

@@ -35,6 +35,8 @@ Data = bytes | bytearray | memoryview
 
 #: Unwanted bytes between two chunks that are fetched along rather than by a second request.
 _GAP = 16 << 10
+#: Adjoining chunks that readers wait for come by one request up to this size (bytes).
+_MERGED = 1 << 20
 #: Decoded chunks that the disk would not take, kept for the next read (bytes).
 _HELD_BYTES = 16 << 20
 _UNSUPPORTED = ChunkFlag.ENCRYPTED | ChunkFlag.BATCH
@@ -78,7 +80,7 @@ class BlobCache:
         nursery: trio.Nursery,
         *,
         digester: int,
-        amplify: int = 1 << 20,
+        amplify: int = 256 << 10,
     ) -> None:
         if len(table) and not table.digests:
             raise FormatError(
@@ -185,7 +187,7 @@ class BlobCache:
         if suspects:
             self._nursery.start_soon(self._recheck, suspects, self._begin(suspects))
         absent = [row for row in wanted if row not in self._flights]
-        for run in self._runs(absent, self._amplify):
+        for run in self._runs(absent, _MERGED):
             fresh = [row for row in run if row not in self._flights]
             if fresh:
                 whole = self._with_neighbours(fresh)

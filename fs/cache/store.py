@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 class CacheStore:
     """`nursery` outlives every read: fetches live in it. `directory` is made if missing."""
 
-    def __init__(self, directory: str, nursery: trio.Nursery, *, amplify: int = 1 << 20) -> None:
+    def __init__(self, directory: str, nursery: trio.Nursery, *, amplify: int = 256 << 10) -> None:
         self._directory = directory
         self._nursery = nursery
         self._amplify = amplify

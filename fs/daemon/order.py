@@ -40,8 +40,8 @@ class MountOptions(NamedTuple):
     backend_url: str | None = None
     outage_deadline: float = 120.0
     """Seconds that reads wait through an outage of the backend before they fail with EIO."""
-    amplify: int = 1 << 20
-    """Bytes up to which a missing chunk's request takes its missing neighbours along."""
+    amplify: int = 256 << 10
+    """Bytes up to which a missing chunk's request takes the missing chunks behind it along."""
     prefetch: bool = True
     nosuid: bool = False
     log_level: str = "info"
