@@ -25,6 +25,7 @@ from fs.format.errors import Failure
 from runner import capabilities, init, rootfs, syscalls, terminal
 from runner.cli import OUR_FAILURE
 from runner.mountplan import Step
+from runner.signals import Signals
 from runner.users import User
 
 CANNOT_EXECUTE = 126
@@ -69,8 +70,8 @@ class Started(NamedTuple):
     console: int | None
 
 
-def start(container: Container) -> Started:
-    """Start the container's process. Raises StartError; nothing of it is left then."""
+def start(container: Container, signals: Signals) -> Started:
+    """Start the container's process. Raises StartError or Interrupted; nothing is left then."""
     reader, reporter = os.pipe()
     consoles = terminal.channel() if container.tty else None
     sys.stdout.flush()
@@ -81,8 +82,8 @@ def start(container: Container) -> Started:
         _child(container, reporter, consoles)
     os.close(reporter)
     try:
-        console = consoles.receive() if consoles else None
-        _raise_report(_read_all(reader))
+        console = consoles.receive(signals) if consoles else None
+        _raise_report(_read_all(reader, signals))
     except BaseException:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -111,10 +112,12 @@ def _fork_into_pid_namespace() -> int:
     return pid
 
 
-def _read_all(descriptor: int) -> bytes:
+def _read_all(descriptor: int, signals: Signals) -> bytes:
     pieces = []
+    signals.await_readable(descriptor)
     while piece := os.read(descriptor, 1 << 16):
         pieces.append(piece)
+        signals.await_readable(descriptor)
     return b"".join(pieces)
 
 

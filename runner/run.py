@@ -16,6 +16,7 @@ from runner.etcfiles import write_etc_files
 from runner.image import ROOTFS, RunnerImages, prepare_image
 from runner.mountplan import Step
 from runner.rootfs import set_propagation
+from runner.signals import ENDING, Interrupted, Signals
 from runner.state import EXITED, RUNNING, ContainerRecord, Containers, start_time
 from runner.supervise import supervise
 from runner.users import User, find_user
@@ -54,13 +55,6 @@ class RunOptions(NamedTuple):
     shm_size: str = "64m"
 
 
-class Interrupted(BaseException):
-    """A signal that ends us before there is a container to pass it on to."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
 def run(options: RunOptions) -> int:
     """Run a container; its exit code. Raises Failure where there was none to be had."""
     if os.geteuid() != 0:
@@ -75,6 +69,7 @@ def run(options: RunOptions) -> int:
 
 
 def _run(options: RunOptions, containers: Containers, store: Store) -> int:
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until there is a record to clear up
     record = containers.create(
         options.name,
         image=options.image,
@@ -84,18 +79,34 @@ def _run(options: RunOptions, containers: Containers, store: Store) -> int:
     )
     code = None
     try:
-        started = _start(options, record, store)
-        record.save(status=RUNNING, pid=started.pid, pid_started=start_time(started.pid))
-        code = supervise(started, interactive=options.interactive)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        started, signals = _start(options, record, store)
+        with _killed_on_failure(started.pid):
+            record.save(status=RUNNING, pid=started.pid, pid_started=start_time(started.pid))
+            code = supervise(started, signals, interactive=options.interactive)
     except Interrupted as signalled:
         return 128 + signalled.number
     finally:
-        _ignore_interruptions()
+        _ignore_signals()
         finish(record, store, code)
     return code
 
 
-def _start(options: RunOptions, record: ContainerRecord, store: Store) -> process.Started:
+@contextmanager
+def _killed_on_failure(pid: int) -> Iterator[None]:
+    """A container never outlives the one that has to clear up after it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        raise
+
+
+def _start(
+    options: RunOptions, record: ContainerRecord, store: Store
+) -> tuple[process.Started, Signals]:
     source = ROOTFS + os.path.realpath(options.image) if options.rootfs else options.image
     image, document = prepare_image(store, f"{record.id}/image", source, options.mount)
     chosen = settings.image_settings(document, options.image)
@@ -129,7 +140,8 @@ def _start(options: RunOptions, record: ContainerRecord, store: Store) -> proces
             options.tty,
             options.with_init,
         )
-        return process.start(container)
+        signals = Signals()
+        return process.start(container, signals), signals
 
 
 def _make_sources(steps: list[Step]) -> None:
@@ -214,9 +226,6 @@ def remove(record: ContainerRecord, store: Store) -> None:
     record.delete()
 
 
-_ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
-
-
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """The signals that end a program raise Interrupted, so that everything is undone."""
@@ -224,7 +233,7 @@ def _interruptible() -> Iterator[None]:
     def interrupt(number: int, frame: object) -> NoReturn:
         raise Interrupted(number)
 
-    previous = {number: signal.signal(number, interrupt) for number in _ENDING}
+    previous = {number: signal.signal(number, interrupt) for number in ENDING}
     try:
         yield
     finally:
@@ -232,6 +241,7 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _ignore_interruptions() -> None:
-    for number in _ENDING:
+def _ignore_signals() -> None:
+    """What is left to do is clearing up."""
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)

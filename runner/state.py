@@ -30,6 +30,7 @@ CREATED = "created"
 RUNNING = "running"
 EXITED = "exited"
 
+_GONE = ".gone"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
@@ -54,18 +55,17 @@ class ContainerRecord:
             self._lock = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             return False
-        try:
+        with suppress(BlockingIOError):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.release()
-            return False
-        return True
+            if os.path.exists(self.path("lock")):
+                return True
+        self.release()
+        return False
 
-    def await_owner(self) -> None:
-        """Wait until the lazyrun of a container that was killed has done its clearing up."""
-        with suppress(FileNotFoundError):
-            self._lock = os.open(self.path("lock"), os.O_RDWR | os.O_CLOEXEC)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+    def reload(self) -> bool:
+        """Read the state again; False if the container is gone."""
+        self.state = _read_state(self.directory)
+        return os.path.exists(self.directory)
 
     def release(self) -> None:
         if self._lock >= 0:
@@ -83,7 +83,11 @@ class ContainerRecord:
             os.rename(temporary, self.path("state.json"))
 
     def delete(self) -> None:
-        remove_tree(self.directory)
+        """Remove the directory; at once for those who look, piece by piece elsewhere."""
+        gone = os.path.dirname(os.path.dirname(self.directory)) + f"/{self.id}{_GONE}"
+        with storage_failures(self.directory):
+            os.rename(self.directory, gone)
+        remove_tree(gone)
         self.release()
 
     def kill(self) -> None:
@@ -176,6 +180,9 @@ class Containers:
 
     def abandoned(self) -> list[ContainerRecord]:
         """Those whose lazyrun died without clearing up, taken over by us."""
+        for name in os.listdir(self.root):
+            if name.endswith(_GONE):
+                remove_tree(os.path.join(self.root, name))
         with self.locked():
             return [r for r in self.all() if r.state.get("status") != EXITED and r.take()]
 

@@ -10,64 +10,20 @@ from contextlib import suppress
 from runner import terminal
 from runner.init import exit_code
 from runner.process import Started
+from runner.signals import Signals
 
-# These stay ours: they stop us, tell of children or broken pipes, or are faults of our own.
-_KEPT = {
-    signal.SIGKILL,
-    signal.SIGSTOP,
-    signal.SIGTSTP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGPIPE,
-    signal.SIGURG,
-    signal.SIGSEGV,
-    signal.SIGBUS,
-    signal.SIGFPE,
-    signal.SIGILL,
-    signal.SIGABRT,
-    signal.SIGTRAP,
-    signal.SIGSYS,
-}
 _PIECE = 1 << 16
 
 
-def supervise(started: Started, *, interactive: bool) -> int:
+def supervise(started: Started, signals: Signals, *, interactive: bool) -> int:
     """Wait for the container's end and return its exit code, passing on every signal till then."""
-    signals = _Signals()
-    try:
-        if started.console is None:
-            _wait(started.pid, signals, None)
-        else:
-            with terminal.RawMode(0 if interactive else -1):
-                terminal.copy_size(0 if interactive else 1, started.console)
-                _wait(started.pid, signals, _Relay(started.console, interactive))
-            os.close(started.console)
-        return exit_code(os.waitpid(started.pid, 0)[1])
-    finally:
-        signals.stop()
-
-
-class _Signals:
-    """Signals as bytes to be read, instead of handlers that may run anywhere."""
-
-    def __init__(self) -> None:
-        self.reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in signal.valid_signals() - _KEPT:
-            signal.signal(number, lambda *_: None)
-
-    def read(self) -> bytes:
-        with suppress(BlockingIOError):
-            return os.read(self.reader, 512)
-        return b""
-
-    def stop(self) -> None:
-        """From here on signals are ignored: what is left to do is clearing up."""
-        for number in signal.valid_signals() - _KEPT - {signal.SIGCHLD}:
-            signal.signal(number, signal.SIG_IGN)
-        signal.set_wakeup_fd(-1)
-        os.close(self.reader)
-        os.close(self._writer)
+    if started.console is None:
+        _wait(started.pid, signals, None)
+    else:
+        with terminal.RawMode(0 if interactive else -1):
+            _wait(started.pid, signals, _Relay(started.console, interactive))
+        os.close(started.console)
+    return exit_code(os.waitpid(started.pid, 0)[1])
 
 
 class _Relay:
@@ -109,7 +65,7 @@ class _Relay:
         return True
 
 
-def _wait(pid: int, signals: _Signals, relay: _Relay | None) -> None:
+def _wait(pid: int, signals: Signals, relay: _Relay | None) -> None:
     """Return when process `pid` has ended and all it wrote to its terminal is out."""
     process = os.pidfd_open(pid)
     try:

@@ -10,6 +10,7 @@ import termios
 
 from fs import rootdir
 from runner import rootfs
+from runner.signals import Signals
 
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTN = 0x80045430
@@ -29,9 +30,10 @@ class Channel:
     def send(self, master: int) -> None:
         self._send_fds(self._theirs, [b"m"], [master])
 
-    def receive(self) -> int | None:
-        """The master; None if the other side ended without sending it."""
+    def receive(self, signals: Signals) -> int | None:
+        """The master; None if the other side ended without sending it. Interrupted by signals."""
         self._theirs.close()
+        signals.await_readable(self._ours.fileno())
         _, descriptors, _, _ = self._recv_fds(self._ours, 1, 1)
         self._ours.close()
         for descriptor in descriptors:
@@ -57,6 +59,8 @@ def adopt(root: int, consoles: Channel, uid: int) -> None:
     consoles.send(master)
     os.close(master)
     fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    for descriptor in (1, 0):  # still our user's
+        copy_size(descriptor, slave)
     for descriptor in (0, 1, 2):
         os.dup2(slave, descriptor)
     os.close(slave)

@@ -107,13 +107,13 @@ def rm(arguments: argparse.Namespace) -> int:
 
 
 def _remove(record: ContainerRecord, store: Store, *, force: bool) -> None:
-    if not record.take():
+    while not record.take():
         if not force:
             raise UsageError(f"{record.state['name']} is running: stop it first, or use -f")
-        record.kill()
-        record.await_owner()
-        if not os.path.exists(record.directory):
+        if not record.reload():
             return  # its own lazyrun has removed it
+        record.kill()
+        time.sleep(0.02)
     remove(record, store)
 
 

@@ -209,7 +209,7 @@ class Store:
                 self._set_aside(str(row.id))
             try:
                 self._make_directories(row)
-            except OSError:
+            except BaseException:
                 remove_tree(self._path(row.id))
                 raise
         return row

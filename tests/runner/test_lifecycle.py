@@ -42,6 +42,20 @@ def started(lazyrun: Lazyrun, *words: str, image: str | None = None) -> subproce
     return process
 
 
+def ended(process: subprocess.Popen[str], seconds: float = 20) -> int:
+    process.communicate(timeout=seconds)
+    return process.returncode
+
+
+def running_state(lazyrun: Lazyrun) -> dict[str, int]:
+    """The state of the one container, once it has its process."""
+    (file,) = lazyrun.root.glob("containers/*/state.json")
+    await_true(lambda: "pid" in json.loads(file.read_text()))
+    state = json.loads(file.read_text())
+    assert isinstance(state, dict)
+    return state
+
+
 SLEEPER = ("sh", "-c", "echo ready; sleep 1000 & wait")
 
 
@@ -60,13 +74,13 @@ def test_process_1_without_a_handler_ignores_signals_unless_there_is_an_init(
 ) -> None:
     process = started(lazyrun, "--init", "--", *SLEEPER)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 128 + signal.SIGTERM
+    assert ended(process) == 128 + signal.SIGTERM
     process = started(lazyrun, *SLEEPER)
     process.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(0.3)
+        ended(process, 0.3)
     assert lazyrun.verb("rm", "-f", _only_container(lazyrun)["id"]).returncode == 0
-    assert process.wait(10) == 137
+    assert ended(process) == 137
 
 
 def _only_container(lazyrun: Lazyrun) -> dict[str, str]:
@@ -79,9 +93,9 @@ def test_a_killed_lazyrun_takes_its_container_along_and_the_next_clears_up(
     lazyrun: Lazyrun,
 ) -> None:
     process = started(lazyrun, *SLEEPER)
-    state = json.loads(next(lazyrun.root.glob("containers/*/state.json")).read_text())
+    state = running_state(lazyrun)
     process.kill()
-    process.wait()
+    ended(process)
     await_true(lambda: not Path(f"/proc/{state['pid']}").exists())
     assert lazyrun.leftovers() != []
     assert json.loads(lazyrun.verb("ps", "-a", "--json").stdout)[0]["exit_code"] == 137
@@ -91,21 +105,23 @@ def test_a_killed_lazyrun_takes_its_container_along_and_the_next_clears_up(
 
 def test_a_killed_lazyrun_whose_container_survived(lazyrun: Lazyrun) -> None:
     """A set-user-ID program as process 1 sheds the tie to its parent; the next run kills it."""
-    passwd = lazyrun.image / "bin/shed"
-    passwd.write_bytes((lazyrun.image / "bin/busybox").resolve().read_bytes())
-    os.chown(passwd, 1, 1)
-    passwd.chmod(0o6755)
+    program = lazyrun.image / "bin/busybox-shed"
+    program.write_bytes((lazyrun.image / "bin/busybox").read_bytes())
+    os.chown(program, 1, 1)
+    program.chmod(0o6755)
     try:
-        script = "echo ready; exec /bin/shed sh -c 'sleep 1000 & wait'"
+        script = "echo ready; exec /bin/busybox-shed sh -c 'sleep 1000 & wait'"
         process = started(lazyrun, "-u", "1000", "--", "sh", "-c", script)
-        state = json.loads(next(lazyrun.root.glob("containers/*/state.json")).read_text())
+        state = running_state(lazyrun)
         await_true(lambda: b"shed" in Path(f"/proc/{state['pid']}/cmdline").read_bytes())
         process.kill()
         process.wait()
+        assert Path(f"/proc/{state['pid']}").exists()
         lazyrun.verb("prune")
+        ended(process)
         await_true(lambda: not Path(f"/proc/{state['pid']}").exists())
     finally:
-        passwd.unlink()
+        program.unlink()
 
 
 @pytest.mark.parametrize("moment", [0.02, 0.06, 0.1, 0.14, 0.18, 0.22, 0.3])
@@ -153,7 +169,7 @@ def test_a_running_container_is_not_removed_unless_forced(lazyrun: Lazyrun) -> N
     refused = lazyrun.verb("rm", "busy")
     assert (refused.returncode, "is running" in refused.stderr) == (2, True)
     assert lazyrun.verb("rm", "-f", "busy").returncode == 0
-    assert process.wait(10) == 137
+    assert ended(process) == 137
 
 
 def test_many_at_once(lazyrun: Lazyrun) -> None:
@@ -239,7 +255,7 @@ def test_a_plain_image_is_pulled_once_and_says_so(lazyrun: Lazyrun, tmp_path: Pa
     done = lazyrun.run(*flags, "--", "-c", script, image=image)
     assert done.stdout == "of the image of ours /srv/app 0\n"
     assert "No such file" in done.stderr
-    assert lazyrun.run("--entrypoint", "", image=image).returncode == 125
+    assert lazyrun.run("--entrypoint", "", "--", image=image).returncode == 125
     assert "2 layers removed" in lazyrun.verb("prune").stderr
 
 
@@ -260,9 +276,9 @@ def test_a_nydus_image_is_mounted_while_its_container_runs(
     process = started(lazyrun, "--init", "--", *SLEEPER, image=image)
     assert any(point.endswith("/fs") for point in lazyrun.leftovers())
     process.terminate()
-    assert process.wait(20) == 128 + signal.SIGTERM
+    assert ended(process) == 128 + signal.SIGTERM
     assert lazyrun.leftovers() == []
     process = started(lazyrun, *SLEEPER, image=image)
     process.kill()
-    process.wait()
+    ended(process)
     assert lazyrun.output(image=image) == expected  # and clears up after the killed one
