@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -22,75 +21,13 @@ from fs.format.errors import (
     UnreachableError,
     VerifyError,
 )
-from fs.registry.descriptor import Descriptor, describe
-from fs.registry.mediatypes import OCI_LAYER, OCI_MANIFEST
+from fs.registry.descriptor import Descriptor
+from fs.registry.mediatypes import OCI_MANIFEST
 from fs.registry.retry import RetryPolicy
-from fs.registry.store import ImageReader, StoreOptions, open_reader, open_writer
-from tests.registry.faulty import Behaviour, Faulty, Reply, Request, start_faulty
+from fs.registry.store import ImageReader, open_reader
+from tests.registry.faulty import Faulty, Reply, Request
 from tests.registry.images import make_image
-
-BLOB = bytes(range(256)) * 1000
-LAYER = describe(BLOB, OCI_LAYER)
-SECRET = "s3cret-passw0rd"
-
-
-@dataclass
-class World:
-    """Servers and clients of one test; `waits` are the seconds that the client slept."""
-
-    stack: ExitStack
-    waits: list[float] = field(default_factory=list)
-
-    def server(self, behave: Behaviour) -> Faulty:
-        return self.stack.enter_context(start_faulty(behave))
-
-    @property
-    def options(self) -> StoreOptions:
-        retry = RetryPolicy(attempts=4, sleep=self.waits.append, jitter=lambda: 1.0)
-        return StoreOptions(plain_http=True, retry=retry, read_timeout=5)
-
-    def reader(self, server: Faulty, options: StoreOptions | None = None) -> ImageReader:
-        reader = open_reader(f"{server.host}/repo:tag", options or self.options)
-        return self.stack.enter_context(closing(reader))
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    with ExitStack() as stack:
-        yield World(stack)
-
-
-def script(*steps: Reply | Behaviour, then: Reply | Behaviour | None = None) -> Behaviour:
-    """Answer with each step in turn, then for ever with `then` (or the last step)."""
-    queue = itertools.chain(steps, itertools.repeat(then or steps[-1]))
-
-    def behave(request: Request) -> Reply:
-        step = next(queue)
-        return step(request) if callable(step) else replace(step)
-
-    return behave
-
-
-def serve(request: Request) -> Reply:
-    """A good server of BLOB, with ranges."""
-    match = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
-    if not match:
-        return Reply(body=BLOB)
-    first, last = int(match[1]), min(int(match[2] or len(BLOB)), len(BLOB) - 1)
-    headers = {"Content-Range": f"bytes {first}-{last}/{len(BLOB)}"}
-    return Reply(206, headers, BLOB[first : last + 1])
-
-
-def cut_after(size: int) -> Behaviour:
-    """As `serve`, but the link breaks after `size` bytes."""
-
-    def behave(request: Request) -> Reply:
-        reply = serve(request)
-        assert isinstance(reply.body, bytes)
-        length = {"Content-Length": str(len(reply.body))}
-        return Reply(reply.status, reply.headers | length, reply.body[:size], cut=True)
-
-    return behave
+from tests.registry.world import BLOB, LAYER, SECRET, World, basic, cut_after, login, script, serve
 
 
 def read_all(reader: ImageReader, descriptor: Descriptor = LAYER) -> bytes:
@@ -283,17 +220,6 @@ def store_and_front(world: World, location: Callable[[Faulty], str]) -> tuple[Fa
     return world.server(front), storage
 
 
-def basic() -> str:
-    return "Basic " + base64.b64encode(f"alice:{SECRET}".encode()).decode()
-
-
-def login(world: World, tmp_path: Path, *hosts: str, **entry: str) -> StoreOptions:
-    auth = base64.b64encode(f"alice:{SECRET}".encode()).decode()
-    path = tmp_path / "auth.json"
-    path.write_text(json.dumps({"auths": {host: entry or {"auth": auth} for host in hosts}}))
-    return replace(world.options, auth_file=path)
-
-
 def test_authorization_is_not_sent_to_another_host(world: World, tmp_path: Path) -> None:
     front, storage = store_and_front(world, lambda s: f"http://{s.host}/x?sig={SECRET}")
     reader = world.reader(front, login(world, tmp_path, front.host))
@@ -451,62 +377,3 @@ def test_errors_hold_no_secret(world: World, bearer: TokenWorld, tmp_path: Path)
         assert SECRET not in f"{caught.value} {caught.value!r}"
         assert base64.b64encode(SECRET.encode()).decode() not in str(caught.value)
     assert SECRET not in repr(options)
-
-
-# --- uploads
-
-
-def upload_server(put: Behaviour, location: str = "/up?state=1") -> Behaviour:
-    def behave(request: Request) -> Reply:
-        if request.method == "HEAD":
-            return Reply(404)
-        if request.method == "POST":
-            return Reply(202, {"Location": location})
-        return put(request)
-
-    return behave
-
-
-def test_upload_to_a_relative_location(world: World) -> None:
-    server = world.server(upload_server(script(Reply(201))))
-    with closing(open_writer(f"{server.host}/repo:tag", world.options)) as writer:
-        writer.push_blob(LAYER, BLOB)
-    put = server.requests[-1]
-    assert put.body == BLOB
-    assert put.path == f"/up?state=1&digest=sha256%3A{LAYER.digest[7:]}"
-    assert put.headers["content-length"] == str(len(BLOB))
-
-
-def test_upload_to_another_host_without_authorization(world: World, tmp_path: Path) -> None:
-    storage = world.server(script(Reply(201)))
-
-    def front(request: Request) -> Reply:
-        if "authorization" not in request.headers:
-            return Reply(401, {"WWW-Authenticate": 'Basic realm="r"'})
-        return upload_server(script(Reply(500)), f"http://{storage.host}/up")(request)
-
-    server = world.server(front)
-    options = login(world, tmp_path, server.host)
-    with closing(open_writer(f"{server.host}/repo:tag", options)) as writer:
-        writer.push_blob(LAYER, BLOB)
-    assert storage.requests[-1].body == BLOB
-    assert "authorization" not in storage.requests[-1].headers
-
-
-def test_broken_upload_starts_over(world: World) -> None:
-    server = world.server(upload_server(script(Reply(502), Reply(201))))
-    sent: list[int] = []
-    with closing(open_writer(f"{server.host}/repo:tag", world.options)) as writer:
-        writer.push_blob(LAYER, BLOB, sent.append)
-    assert len(server.to("/v2/repo/blobs/uploads/")) == 2
-    assert sum(sent) == len(BLOB)
-
-
-def test_a_registry_that_stores_something_else(world: World) -> None:
-    other = {"Docker-Content-Digest": SAMPLE.descriptor.digest}
-    server = world.server(upload_server(script(Reply(201, other))))
-    with closing(open_writer(f"{server.host}/repo:tag", world.options)) as writer:
-        with pytest.raises(VerifyError, match="stored"):
-            writer.push_blob(LAYER, BLOB)
-        with pytest.raises(VerifyError):
-            writer.push_manifest(make_image(b"y").raw, OCI_MANIFEST, tag=True)
