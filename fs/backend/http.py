@@ -38,6 +38,8 @@ class HttpBackend:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(f"{base_url}: not an http or https URL")
+        if parts.username is not None or parts.password is not None:
+            raise UsageError(f"{parts.hostname}: credentials in a backend URL would be seen by all")
         self._base = base_url.rstrip("/")
         self._name = f"{parts.scheme}://{parts.hostname}"
         self._verify = verify

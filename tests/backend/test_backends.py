@@ -124,6 +124,12 @@ def test_http_urls(url: str) -> None:
         HttpBackend(url)
 
 
+def test_http_credentials_are_refused_and_not_shown() -> None:
+    with pytest.raises(UsageError) as caught:
+        HttpBackend("http://user:secret@host/x")
+    assert "secret" not in str(caught.value)
+
+
 def test_image_backend_takes_only_digests() -> None:
     class Reader:
         asked = ""
