@@ -98,15 +98,15 @@ def _leading_bytes(answer: requests.Response, offset: int, length: int, where: s
 
 def _failure(answer: requests.Response, where: str) -> Failure:
     status = answer.status_code
-    if status == 404:
-        return NotFoundError(f"{where}: no such blob (404)")
-    if status in (401, 403):
-        return AccessError(f"{where}: refused ({status})")
+    if status in (404, 410):
+        return NotFoundError(f"{where}: no such blob ({status})")
     if status == 416:
         return VerifyError(f"{where}: shorter than its chunks (416)")
     if is_temporary_status(status):
         return TemporaryFault(f"{where}: status {status}", _seconds(answer))
-    return UnreachableError(f"{where}: unexpected status {status}")
+    if status < 500:  # asking again would not change the server's mind
+        return AccessError(f"{where}: refused ({status})")
+    return UnreachableError(f"{where}: status {status}")
 
 
 def _seconds(answer: requests.Response) -> float | None:
