@@ -118,4 +118,4 @@ def read_env_file(path: str) -> list[str]:
 def working_directory(image: ImageSettings, given: str | None) -> str:
     if given is not None and not given.startswith("/"):
         raise UsageError(f"the working directory must be absolute: {given}")
-    return os.path.normpath("/" + (given or image.workdir))
+    return os.path.normpath("/" + (given or image.workdir).lstrip("/"))
