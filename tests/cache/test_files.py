@@ -173,7 +173,12 @@ def _read_all(image: BuiltImage, directory: Path) -> None:
 def test_first_to_leave_does_not_call_it_clean(image: BuiltImage, tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     go = context.Event()
-    guest = context.Process(target=lambda: (go.wait(20), _read_all(image, tmp_path)))
+
+    def visit() -> None:
+        go.wait(20)
+        _read_all(image, tmp_path)
+
+    guest = context.Process(target=visit)
     guest.start()
 
     async def main() -> None:
