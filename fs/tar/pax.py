@@ -37,7 +37,8 @@ def parse_pax(content: bytes, where: str) -> PaxRecords:
             raise FormatError("PAX record without a length", where)
         end = at + int(length)
         key, equals, value = content[space + 1 : end - 1].partition(b"=")
-        if end > len(content) or content[end - 1] != 0x0A or not equals or not key:
+        whole = space < end <= len(content) and content[end - 1] == 0x0A
+        if not whole or not equals or not key:
             raise FormatError("PAX record is malformed", where)
         if key in _SPARSE_PAIR:
             records.sparse_pairs.append((key, value))

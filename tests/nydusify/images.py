@@ -85,9 +85,9 @@ def tree_of(image: Bootstrap, blobs: dict[str, Path]) -> dict[bytes, Entry]:
     """As tests.parts.trees.scan would give it for a mount."""
     decoded = []
     for index, record in enumerate(image.blobs):
-        path = blobs[record.blob_id].with_suffix(".decoded")
-        decode_blob(image, index, blobs[record.blob_id], path)
-        decoded.append(path.read_bytes())
+        device = blobs[record.blob_id].with_suffix(".decoded")
+        decode_blob(image, index, blobs[record.blob_id], device)
+        decoded.append(device.read_bytes())
     tree: dict[bytes, Entry] = {}
     first: dict[int, bytes] = {}
     todo = [(b".", image.root)]
