@@ -280,7 +280,9 @@ def read_part(entry: TocEntry, stored: Buffer, name: str) -> bytes:
     """The content of a part (not of the data) from its bytes in the blob, verified."""
     if len(stored) != entry.compressed_size:
         raise FormatError(f"{entry.name}: {len(stored)} bytes, not {entry.compressed_size}", name)
-    content = codec.decompress(entry.compressor, memoryview(stored), entry.uncompressed_size)
+    content = codec.decompress(
+        entry.compressor, memoryview(stored), entry.uncompressed_size, f"{name}: {entry.name}"
+    )
     if entry.digest and hashlib.sha256(content).digest() != entry.digest:
         raise VerifyError(f"{name}: {entry.name} does not have its digest")
     return content

@@ -247,7 +247,7 @@ def read_chunk_info(data: Buffer, blob: BlobRecord) -> tuple[BlobMetaHeader, byt
         blob.ci_uncompressed_size,
     ):
         raise FormatError("its header contradicts the bootstrap", where)
-    return header, codec.decompress(blob.ci_compressor, array, blob.ci_uncompressed_size)
+    return header, codec.decompress(blob.ci_compressor, array, blob.ci_uncompressed_size, where)
 
 
 def write_blob_meta(array: bytes, header: BlobMetaHeader) -> bytes:

@@ -60,20 +60,20 @@ def compress(compressor: int, data: Data, level: int | None = None) -> bytes:
     raise FormatError(f"unknown compressor {compressor}")
 
 
-def decompress(compressor: int, data: Data, size: int) -> bytes:
-    """The `size` bytes that `data` holds; FormatError if it holds anything else."""
+def decompress(compressor: int, data: Data, size: int, where: str = "") -> bytes:
+    """The `size` bytes that `data` holds; FormatError, at `where`, if it holds anything else."""
     if compressor == Compressor.ZSTD:
-        result = _decompress_zstd(data, size)
+        result = _decompress_zstd(data, size, where)
     elif compressor == Compressor.LZ4_BLOCK:
-        result = _decompress_lz4(data, size)
+        result = _decompress_lz4(data, size, where)
     elif compressor == Compressor.GZIP:
-        result = _decompress_gzip(data, size)
+        result = _decompress_gzip(data, size, where)
     elif compressor == Compressor.NONE:
         result = bytes(data)
     else:
-        raise FormatError(f"unknown compressor {compressor}")
+        raise FormatError(f"unknown compressor {compressor}", where)
     if len(result) != size:
-        raise FormatError(f"compressed data holds {len(result)} bytes, expected {size}")
+        raise FormatError(f"compressed data holds {len(result)} bytes, expected {size}", where)
     return result
 
 
@@ -95,35 +95,35 @@ def _zstd_compressor(level: int) -> zstandard.ZstdCompressor:
     return found
 
 
-def _decompress_zstd(data: Data, size: int) -> bytes:
+def _decompress_zstd(data: Data, size: int, where: str) -> bytes:
     try:
         # The library allocates what the frame header claims, so that is looked at first.
         claimed = zstandard.frame_content_size(data)
         if claimed not in (size, -1):
-            raise FormatError(f"zstd frame claims {claimed} bytes, expected {size}")
+            raise FormatError(f"zstd frame claims {claimed} bytes, expected {size}", where)
         if size == 0:
             return b""
         return _state.decompressor.decompress(data, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise FormatError(f"zstd data does not decode: {error}") from error
+        raise FormatError(f"zstd data does not decode: {error}", where) from error
 
 
-def _decompress_lz4(data: Data, size: int) -> bytes:
+def _decompress_lz4(data: Data, size: int, where: str) -> bytes:
     try:
         return bytes(lz4.block.decompress(data, uncompressed_size=size))
     except lz4.block.LZ4BlockError as error:
-        raise FormatError(f"lz4 data does not decode: {error}") from error
+        raise FormatError(f"lz4 data does not decode: {error}", where) from error
 
 
-def _decompress_gzip(data: Data, size: int) -> bytes:
+def _decompress_gzip(data: Data, size: int, where: str) -> bytes:
     stream = isal_zlib.decompressobj(wbits=_GZIP_WINDOW_BITS)
     try:
         # One byte more than expected shows data that is too long, at no cost.
         result = bytes(stream.decompress(data, size + 1))
     except _IsalError as error:
-        raise FormatError(f"gzip data does not decode: {error}") from error
+        raise FormatError(f"gzip data does not decode: {error}", where) from error
     if len(result) <= size and not stream.eof:
-        raise FormatError("gzip data is cut short")
+        raise FormatError("gzip data is cut short", where)
     if stream.unused_data:
-        raise FormatError("gzip data is followed by something else")
+        raise FormatError("gzip data is followed by something else", where)
     return result

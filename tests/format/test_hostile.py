@@ -146,7 +146,7 @@ def test_mutated_images(valid: bytes, changes: list[tuple[float, int, int, int]]
 
 
 @pytest.mark.scale
-@settings(FUZZ, max_examples=20_000)
+@settings(FUZZ, max_examples=10_000)
 @given(changes=edits)
 def test_mutated_images_for_long(valid: bytes, changes: list[tuple[float, int, int, int]]) -> None:
     read_everything(mutate(valid, changes))

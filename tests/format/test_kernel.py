@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from fs.format.tree import Node
+from fs.format.writer import BootstrapOptions
 from tests.format import drawn
 from tests.format.images import Image, new_image
 from tests.format.kernel import mounted, tool, write_files
@@ -23,8 +24,9 @@ pytestmark = pytest.mark.erofs
 WHOLE = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def assert_mounts_equal(image: Image) -> None:
-    bootstrap = image.pack()
+def assert_mounts_equal(image: Image, block_size: int = 4096) -> None:
+    options = BootstrapOptions(chunk_size=image.chunk_size, block_size=block_size)
+    bootstrap = image.pack(options)
     decoded = [blob.decoded for blob in image.blobs]
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -65,8 +67,9 @@ def typical_image() -> Image:
     return image
 
 
-def test_typical_image_mounts_equal() -> None:
-    assert_mounts_equal(typical_image())
+@pytest.mark.parametrize("block_size", [512, 4096])
+def test_typical_image_mounts_equal(block_size: int) -> None:
+    assert_mounts_equal(typical_image(), block_size)
 
 
 def test_image_without_blobs_mounts() -> None:

@@ -41,7 +41,7 @@ def test_any_tree_reads_back_equal(image: Image, block_size: int) -> None:
 
 
 @pytest.mark.scale
-@settings(SLOW, max_examples=2000)
+@settings(SLOW, max_examples=400)
 @given(drawn.images(max_names=200), st.sampled_from([512, 4096]))
 def test_any_larger_tree_reads_back_equal(image: Image, block_size: int) -> None:
     assert_reads_equal(image, BootstrapOptions(chunk_size=4096, block_size=block_size))
