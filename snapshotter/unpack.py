@@ -63,6 +63,7 @@ class Unpacker:
         self._root = os.open(self._upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._prefix = len(os.readlink(f"/proc/self/fd/{self._root}".encode()))
         self._marks: list[tuple[bytes, bytes]] = []
+        self._devices: list[tuple[bytes, bytes]] = []
         self._directory_times: dict[bytes, int] = {}
         self._parent_names: list[bytes] | None = None
         self._parent = -1
@@ -91,9 +92,11 @@ class Unpacker:
             self._forget_parent()
             for directory, mark in self._marks:
                 self._apply_mark(directory, mark)
-            for name in os.listdir(self._root):
-                if name.startswith(os.fsdecode(_AUFS)):
-                    self._remove(self._root, os.fsencode(name))
+            for directory, name in self._devices:
+                self._drop_ghost(directory, name)
+            for entry in os.listdir(self._root):
+                if entry.startswith(os.fsdecode(_AUFS)):
+                    self._remove(self._root, os.fsencode(entry))
             for path, mtime_ns in self._directory_times.items():
                 with suppress(FileNotFoundError, NotADirectoryError):
                     opened = _literal(self._root, path)
@@ -115,13 +118,14 @@ class Unpacker:
             self._note_mark(parent, base, where)
             return
         self._make_room(parent, base, entry.kind)
-        kind = entry.kind
-        if kind == HARD_LINK:
+        if entry.kind == HARD_LINK:
             self._link(parent, base, _clean(entry.target, where), where)
-            kind = os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode
         else:
             _make(parent, base, entry, read)
-        self._set_attributes(parent, base, entry, stat.S_IFMT(kind))
+        status = os.stat(base, dir_fd=parent, follow_symlinks=False)
+        self._set_attributes(parent, base, entry, stat.S_IFMT(status.st_mode))
+        if _is_whiteout(status):
+            self._devices.append((self._path(parent), base))
         if entry.kind == stat.S_IFDIR:
             self._directory_times[self._path(parent) + b"/" + base] = _mtime_ns(entry)
 
@@ -242,6 +246,18 @@ class Unpacker:
         finally:
             os.close(directory)
 
+    def _drop_ghost(self, path: bytes, name: bytes) -> None:
+        """Remove a device 0:0 of the layer's own that, to overlayfs, hides nothing."""
+        if self._stat_below(path + b"/" + name) is not None:
+            return
+        with suppress(FileNotFoundError, NotADirectoryError):
+            directory = _literal(self._root, path)
+            try:
+                if _is_whiteout(os.stat(name, dir_fd=directory, follow_symlinks=False)):
+                    os.unlink(name, dir_fd=directory)
+            finally:
+                os.close(directory)
+
     def _hide(self, directory: int, path: bytes, name: bytes) -> None:
         """Hide `name` of the layers below. Whiteouts of nothing would be listed as ghosts."""
         if self._stat_below(path + b"/" + name) is None:
@@ -253,6 +269,10 @@ class Unpacker:
             return
         if stat.S_ISDIR(status.st_mode):
             os.setxattr(b"/proc/self/fd/%d/%b" % (directory, name), OPAQUE, b"y")
+
+
+def _is_whiteout(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def _clean(path: bytes, where: str) -> list[bytes]:
