@@ -70,7 +70,8 @@ class Layout:
         self._allocator = Allocator(block_size)
         self._by_node: dict[int, Placed] = {}
         self._number_tree(root, root_ino)
-        del self._allocator
+        #: Where the metadata area ends.
+        self.end = self._allocator.offset
 
     def find(self, node: Node) -> Placed:
         """The inode of `node`; FormatError if it is not in the tree."""
@@ -88,7 +89,6 @@ class Layout:
             directory = pending.pop()
             subdirectories = self._place_directory(directory)
             pending.extend(reversed(subdirectories))
-        self.end = self._allocator.offset
 
     def _place_directory(self, directory: Placed) -> list[Placed]:
         """Number and place a directory and all in it; its subdirectories are only numbered."""
@@ -103,7 +103,7 @@ class Layout:
                 subdirectories.append(child)
             elif child.names == 1:
                 first_seen.append(child)
-        # Only a name below "/" in ASCII can stand before "." and "..".
+        # Names such as "-" and "+x" stand before "." and "..".
         found.sort(key=_entry_name)
         directory.entries = found
         directory.names = 2 + len(subdirectories)

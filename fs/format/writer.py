@@ -44,9 +44,9 @@ class BootstrapOptions:
     """How a bootstrap is written.
 
     `prefetch` are the nodes to be read first, in order. `compressor` and
-    `digester` are the superblock's word; each blob has its own. `blob_alignment` is that of the
-    blobs' places in an image made of one file, 0 if there are to be none. Builders before 2.3
-    numbered the root 0.
+    `digester` are the superblock's word; each blob has its own. `blob_alignment`
+    is that of the blobs' places in an image made of one file; 0 gives them none.
+    `root_ino` is the root's number, which builders before Nydus 2.3 left 0.
     """
 
     chunk_size: int = DEFAULT_CHUNK_SIZE
@@ -364,8 +364,10 @@ def _device_slots(blobs: Sequence[BlobRecord], options: BootstrapOptions, total:
     slots = []
     position = total
     for blob in blobs:
-        position = _align(position, options.blob_alignment) if options.blob_alignment else 0
-        mapped = position // options.block_size
+        mapped = 0
+        if options.blob_alignment:
+            position = _align(position, options.blob_alignment)
+            mapped = position // options.block_size
         if mapped > _MAX_BLOCK:
             raise FormatError("the blobs are larger than one image can be")
         slots.append(erofs.pack_device_slot(blob.blob_id, _blocks(blob, options), mapped))
