@@ -46,7 +46,7 @@ class BootstrapOptions:
     `prefetch` are the nodes to be read first, in order. `compressor` and
     `digester` are the superblock's word; each blob has its own. `blob_alignment`
     is that of the blobs' places in an image made of one file; 0 gives them none.
-    `root_ino` is the root's number, which builders before Nydus 2.3 left 0.
+    `root_ino` is the root's number, which older builders of Nydus left 0.
     """
 
     chunk_size: int = DEFAULT_CHUNK_SIZE
