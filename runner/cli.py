@@ -1,17 +1,20 @@
 """The command `lazyrun`: its verbs, and how failures become exit codes.
 
 A verb's module is imported when the verb is known. `run` first starts this
-program again from a read-only mount (see protect.py).
+program again from a read-only mount (see protect.py), before anything else is imported.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fs.format.errors import Failure
+
+if TYPE_CHECKING:
+    import argparse
 
 _EXAMPLES = """\
 examples:
@@ -27,12 +30,15 @@ IMAGE; everything after it is the command and its arguments.
 exit codes: that of the command; 128 + n if signal n ended it; 125 if lazyrun itself
 fails, 126 if the command cannot be executed, 127 if it is not found.
 """
+VERSION = "0.1.0"
 OUR_FAILURE = 125
 DEFAULT_ROOT = "/var/lib/lazyrun"
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
+    import argparse
+
     top = argparse.ArgumentParser(
         prog="lazyrun",
         description="Run containers from images that are loaded while they run.",
@@ -60,6 +66,8 @@ def _verb(
     text: str,
     epilog: str | None = None,
 ) -> argparse.ArgumentParser:
+    import argparse
+
     verb = verbs.add_parser(
         name,
         help=text,
@@ -116,48 +124,41 @@ def _add_run_arguments(run: argparse.ArgumentParser) -> None:
     add("--cache-dir", metavar="DIR", help="chunk cache (default /var/lib/nydus-fs)")
     add("--rootfs", action="store_true", help="IMAGE is a directory; it is never written to")
     add("image", metavar="IMAGE", help="see below")
-    add("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="in place of the image's")
+    command = add("command", nargs="...", metavar="COMMAND", help="in place of the image's")
+    command.required = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    top = parser()
+    runs = words[:1] == ["run"]
     try:
-        arguments = top.parse_args(words)
-    except SystemExit as end:  # --help, or wrong usage
-        return OUR_FAILURE if end.code and words[:1] == ["run"] else int(end.code or 0)
-    if arguments.version:
-        from importlib.metadata import version
+        if runs:
+            from runner import protect
 
-        print(f"lazyrun {version('lazyrun')}")
-        return 0
-    if arguments.verb is None:
-        top.print_help(sys.stderr)
-        return 2
-    try:
-        return _dispatch(arguments, words)
+            protect.restart(words)
+        return _main(words)
+    except SystemExit as end:  # argparse: --help, or wrong usage
+        return OUR_FAILURE if end.code and runs else int(end.code or 0)
     except Failure as failure:
         print(f"lazyrun: {failure.message}", file=sys.stderr)
-        if arguments.verb != "run":
+        if not runs:
             return failure.exit_code
         return failure.exit_code if failure.exit_code in (126, 127) else OUR_FAILURE
     except KeyboardInterrupt:
         return 130
 
 
-def _dispatch(arguments: argparse.Namespace, words: list[str]) -> int:
-    if arguments.verb == "run":
-        from runner import protect
-
-        protect.restart(words)
-        from runner.verbs import run
-
-        return run(arguments)
+def _main(words: list[str]) -> int:
+    top = parser()
+    arguments = top.parse_args(words)
+    if arguments.version:
+        print(f"lazyrun {VERSION}")
+        return 0
+    if arguments.verb is None:
+        top.print_help(sys.stderr)
+        return 2
     from runner import verbs
 
-    if arguments.verb == "ps":
-        return verbs.ps(arguments)
-    if arguments.verb == "rm":
-        return verbs.rm(arguments)
-    return verbs.prune(arguments)
+    verb = {"run": verbs.run, "ps": verbs.ps, "rm": verbs.rm, "prune": verbs.prune}[arguments.verb]
+    return verb(arguments)

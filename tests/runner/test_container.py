@@ -270,6 +270,19 @@ def test_init_keeps_the_hosts_environment_to_itself(
     assert "Permission denied" in done.stderr
 
 
+def imported(program: str) -> str:
+    """What a light start of Python prints for `program`, with this repository importable."""
+    repository = Path(__file__).parents[2]
+    program = f"import sys; sys.path.insert(0, {str(repository)!r}); {program}"
+    command = [sys.executable, "-I", "-S", "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_first_start_imports_next_to_nothing() -> None:
+    program = "from runner import cli, protect; print('argparse' in sys.modules)"
+    assert imported(program) == "False\n"
+
+
 def test_starting_cold_imports_little() -> None:
     program = (
         "from runner import cli, protect, verbs; "
@@ -277,12 +290,4 @@ def test_starting_cold_imports_little() -> None:
         " 'urllib.request', 'http.client', 'subprocess', 'socket', 'tarfile', 'zstandard', 'rich'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    repository = Path(__file__).parents[2]
-    program = f"import sys; sys.path.insert(0, {str(repository)!r}); {program}"
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "[]\n"
+    assert imported(program) == "[]\n"

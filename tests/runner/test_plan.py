@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from fs.format.errors import FormatError, NotFoundError, UsageError
 from fs.mounts import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
-from runner import capabilities, mountplan, settings
+from runner import capabilities, cli, mountplan, settings
 from runner.settings import ImageSettings, image_settings
 from runner.users import User, find_user
 
@@ -191,3 +192,17 @@ def test_capability_arithmetic() -> None:
     assert capabilities.chosen(["cap_chown"], ["ALL"]) == 1
     assert capabilities.chosen(["ALL"], ["CHOWN"]) == (1 << 41) - 2
     assert capabilities.chosen([], ["CHOWN"]) == default - 1
+
+
+def test_the_version_is_the_projects(capsys: pytest.CaptureFixture[str]) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lazyrun {project['version']}\n"
+
+
+def test_help_and_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert "examples:" in told
+    assert cli.main(["ps", "--no-such-flag"]) == 2
+    assert cli.main([]) == 2
