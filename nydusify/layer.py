@@ -114,7 +114,7 @@ class Layer:
         for depth, name in enumerate(names, 1):
             child = node.children.get(name)
             if child is None:
-                child = node.children[name] = Node(_DIRECTORY_MODE)
+                child = node.children[name] = Node(_DIRECTORY_MODE, gid=inherited_group(node))
                 self.implied.add(child)
             elif not stat.S_ISDIR(child.mode):
                 raise FormatError(f"{shown(names[:depth])} is not a directory", where)
@@ -150,6 +150,8 @@ class Layer:
             raise FormatError(f"hard link to {shown(target)}", where)
         parent.children.pop(base, None)
         real = [*resolve(self.root, target[:-1], where), target[-1]]
+        if real[-1] == base and lookup(self.root, real[:-1]) is parent:
+            raise FormatError(f"hard link to itself: {shown(real)}", where)
         node = lookup(self.root, real)
         if node is None:
             link = ForeignLink(Node(0), real, where)
@@ -158,6 +160,11 @@ class Layer:
             raise FormatError(f"hard link to the directory {shown(real)}", where)
         _set_attributes(node, entry)
         parent.children[base] = node
+
+
+def inherited_group(parent: Node) -> int:
+    """The group of a directory that is made in `parent` without being listed."""
+    return parent.gid if parent.mode & stat.S_ISGID else 0
 
 
 def _set_attributes(node: Node, entry: Entry) -> None:

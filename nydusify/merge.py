@@ -12,7 +12,7 @@ import stat
 
 from fs.format.errors import FormatError
 from fs.format.tree import Node
-from nydusify.layer import CAPABILITY, ForeignLink, Layer, storable_xattrs
+from nydusify.layer import CAPABILITY, ForeignLink, Layer, inherited_group, storable_xattrs
 from nydusify.paths import lookup, resolve, shown
 
 
@@ -36,6 +36,8 @@ def apply(lower: Node, layer: Layer) -> None:
                 todo.append((old, child))
             else:
                 below.children[name] = child
+                if child in layer.implied and above in layer.implied:
+                    child.gid = inherited_group(below)
 
 
 def _take_attributes(node: Node, source: Node) -> None:

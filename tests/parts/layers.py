@@ -298,7 +298,6 @@ class _Unpacker:
                 way = os.path.join(above[len(self.upper) :] or b"/", os.readlink(path))
                 return self.parent(os.path.normpath(way).lstrip(b"/").split(b"/"))
             os.mkdir(path)
-            os.chown(path, 0, 0)  # not the group of a set-group-ID parent
             os.chmod(path, 0o755)
             below = self.lower + path[len(self.upper) :]
             if os.path.realpath(below) == below and _is_directory(below):
