@@ -152,8 +152,9 @@ def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     """Fail at the end of the session if a mount or a process outlives its test."""
     before = set(leaks.mount_points())
     yield
-    processes = leaks.end_marked_processes(os.environ[leaks.MARK])
-    mounted = leaks.mounts_below(tmp_path_factory.getbasetemp())
+    root = tmp_path_factory.getbasetemp()
+    processes = leaks.end_processes_of(os.environ[leaks.MARK], root)
+    mounted = leaks.mounts_below(root)
     left = [f"mount {point}" for point in mounted] + processes
     if _complete():  # CI has the machine to itself: whatever is new is ours
         left += [f"mount {p}" for p in leaks.mount_points() if p not in before | set(mounted)]

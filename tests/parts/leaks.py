@@ -52,22 +52,27 @@ def sweep_dead_sessions(temporary: Path) -> None:
             detach(below)
 
 
-def marked_processes(mark: str) -> Iterator[tuple[int, str]]:
-    """Living processes other than this one that inherited `mark`, with their command lines."""
+def processes_of(mark: str, root: Path) -> Iterator[tuple[int, str]]:
+    """Living processes that inherited `mark` or, as containers, live on mounts below `root`."""
     wanted = f"{MARK}={mark}".encode()
+    ours = os.readlink("/proc/self/ns/mnt")
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+            inherited = wanted in (entry / "environ").read_bytes().split(b"\0")
+            contained = os.readlink(entry / "ns/mnt") != ours and (
+                f"{root}/".encode() in (entry / "mountinfo").read_bytes()
+            )
+            if inherited or contained:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
                 yield int(entry.name), b" ".join(words).decode(errors="replace").strip()
 
 
-def end_marked_processes(mark: str, grace: float = 3.0) -> list[str]:
-    """Wait `grace` seconds for marked processes to end, kill the rest and name them."""
+def end_processes_of(mark: str, root: Path, grace: float = 3.0) -> list[str]:
+    """Wait `grace` seconds for a session's processes to end, kill the rest and name them."""
     deadline = time.monotonic() + grace
-    while (left := list(marked_processes(mark))) and time.monotonic() < deadline:
+    while (left := list(processes_of(mark, root))) and time.monotonic() < deadline:
         time.sleep(0.1)
     for pid, _ in left:
         with contextlib.suppress(ProcessLookupError):

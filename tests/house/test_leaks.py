@@ -1,0 +1,53 @@
+"""A session that leaves something behind is told so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fs import mounts
+from tests.parts import leaks
+
+
+def test_process_with_the_mark_is_found_and_ended(tmp_path: Path) -> None:
+    environment = {**os.environ, leaks.MARK: "of-this-test"}
+    with subprocess.Popen(["sleep", "1000"], env=environment) as process:
+        left = leaks.end_processes_of("of-this-test", tmp_path, grace=0.2)
+        assert left == [f"process {process.pid}: sleep 1000"]
+        assert process.wait(5) == -9
+
+
+@pytest.mark.root
+def test_container_without_the_mark_is_found(tmp_path: Path) -> None:
+    script = f"mount -t tmpfs none {tmp_path}/place && echo there && exec sleep 1000"
+    (tmp_path / "place").mkdir()
+    command = ["unshare", "--mount", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+    with subprocess.Popen([*command, "sh", "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"there\n"
+        left = leaks.end_processes_of("of-nobody", tmp_path, grace=0.1)
+        assert left == [f"process {process.pid}: sleep 1000"]
+
+
+@pytest.mark.root
+def test_mount_is_found_and_detached(tmp_path: Path) -> None:
+    place = tmp_path / "a mount point"
+    place.mkdir()
+    mounts.mount("none", place, "tmpfs")
+    assert leaks.mounts_below(tmp_path) == [str(place)]
+    leaks.detach(leaks.mounts_below(tmp_path))
+    assert leaks.mounts_below(tmp_path) == []
+
+
+@pytest.mark.root
+def test_only_dead_sessions_are_swept(tmp_path: Path) -> None:
+    for name, owner in (("pytest-1", os.getpid()), ("pytest-2", 1 << 22)):
+        (tmp_path / name / "mnt").mkdir(parents=True)
+        (tmp_path / name / ".lock").write_text(str(owner))
+        mounts.mount("none", tmp_path / name / "mnt", "tmpfs")
+    leaks.sweep_dead_sessions(tmp_path)
+    assert leaks.mounts_below(tmp_path) == [str(tmp_path / "pytest-1/mnt")]
+    leaks.detach(leaks.mounts_below(tmp_path))
