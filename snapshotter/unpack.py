@@ -151,7 +151,8 @@ class Unpacker:
         path = self._path(parent) + b"/" + name
         below = self._stat_below(path)
         if below is None or not stat.S_ISDIR(below.mode):
-            below = _Attributes(stat.S_IFDIR | 0o755, 0, 0, 0, {})
+            made = os.stat(name, dir_fd=parent)  # the group may be a set-group-ID parent's
+            below = _Attributes(stat.S_IFDIR | 0o755, made.st_uid, made.st_gid, 0, {})
         else:
             self._directory_times[path] = below.mtime_ns
         _apply(parent, name, below)
