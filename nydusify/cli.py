@@ -14,6 +14,7 @@ from importlib import import_module
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
+from fs.commandline import Parser
 from fs.format.errors import Failure
 
 _SIGNALLED = 128  # as shells have it, plus the signal's number
@@ -29,7 +30,7 @@ COMMANDS = (Command("convert", "nydusify.convert", "convert an image to a Nydus 
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="nydusify", description="Convert container images to lazy-loading Nydus images."
     )
     verbs = top.add_subparsers(metavar="COMMAND", required=True)
@@ -47,8 +48,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code is 0 or that of the Failure (fs/format/errors.py)."""
     signal.signal(signal.SIGTERM, _terminated)
-    arguments = parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
     try:
+        arguments = parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
         arguments.run(arguments)
     except Failure as failure:
         print(f"nydusify: {failure}", file=sys.stderr)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fs.format.blobfile import BlobOptions
-from fs.format.errors import FormatError, UsageError
+from fs.format.errors import FormatError, UsageError, local_errors
 from fs.format.tree import Node
 from fs.format.writer import BootstrapOptions, write_bootstrap
 from fs.registry.reference import parse_reference
@@ -29,7 +29,7 @@ from nydusify.paths import clean, lookup, resolve
 from nydusify.publish import Target, make_bootstrap_layer, publish
 from nydusify.report import LayerFigures, Progress, Report, Silence
 from nydusify.sources import Entries, SourceLayer, open_source
-from nydusify.workplace import storing, workplace
+from nydusify.workplace import workplace
 
 _ROOT_MODE = stat.S_IFDIR | 0o755
 #: A file's chunks are listed in memory and in the bootstrap.
@@ -108,7 +108,7 @@ def write_bootstrap_file(converted: Converted, options: ConvertOptions, path: Pa
         prefetch=_prefetched(converted.root, options.prefetch),
     )
     records = [blob.record for blob in converted.blobs]
-    with storing(path), path.open("wb") as out:
+    with local_errors(path), path.open("wb") as out:
         write_bootstrap(converted.root, records, bootstrap_options, out)
 
 

@@ -39,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     import argparse
 
-    top = argparse.ArgumentParser(
+    from fs.commandline import Parser
+
+    top: argparse.ArgumentParser = Parser(
         prog="lazyrun",
         description="Run containers from images that are loaded while they run.",
         epilog=_EXAMPLES,
@@ -138,8 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             protect.restart(words)
         return _main(words)
-    except SystemExit as end:  # argparse: --help, or wrong usage
-        return OUR_FAILURE if end.code and runs else int(end.code or 0)
+    except SystemExit as end:  # argparse: --help
+        return int(end.code or 0)
     except Failure as failure:
         print(f"lazyrun: {failure.message}", file=sys.stderr)
         if not runs:

@@ -10,7 +10,7 @@ from typing import NamedTuple, NoReturn
 
 from fs import mounts
 from fs.daemon.launch import MountOptions
-from fs.format.errors import AccessError, NotFoundError, UsageError
+from fs.format.errors import AccessError, NotFoundError, UsageError, local_errors
 from runner import capabilities, mountplan, process, settings, syscalls
 from runner.etcfiles import write_etc_files
 from runner.image import ROOTFS, RunnerImages, prepare_image
@@ -20,10 +20,10 @@ from runner.signals import ENDING, Interrupted, Signals
 from runner.state import EXITED, RUNNING, ContainerRecord, Containers, start_time
 from runner.supervise import supervise
 from runner.users import User, find_user
+from snapshotter.extractions import remove_abandoned
 from snapshotter.initlayer import make_init_layer
 from snapshotter.overlay import Layers, mount_layers
 from snapshotter.store import Store
-from snapshotter.trees import storage_failures
 
 _KILLED = 137
 
@@ -148,7 +148,7 @@ def _make_sources(steps: list[Step]) -> None:
     """As docker, a host directory given to -v that does not exist is made."""
     for step in steps:
         if step.fstype == mountplan.BIND and not step.is_file:
-            with storage_failures(step.source):
+            with local_errors(step.source):
                 os.makedirs(step.source, exist_ok=True)
 
 
@@ -203,6 +203,7 @@ def sweep(containers: Containers, store: Store) -> None:
     for record in containers.abandoned():
         record.kill()
         finish(record, store, _KILLED)
+    remove_abandoned(store)
 
 
 def finish(record: ContainerRecord, store: Store, code: int | None) -> None:

@@ -131,6 +131,8 @@ class Metadata:
             )
         except sqlite3.IntegrityError:
             raise SnapshotExistsError(f"snapshot {name}: already exists") from None
+        except UnicodeEncodeError:
+            raise UsageError(f"snapshot {name}: {source!r} is no UTF-8 text") from None
         return self.get(name)
 
     def _committed(self, name: str) -> int:

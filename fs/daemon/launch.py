@@ -29,7 +29,8 @@ from fs.daemon.order import (
     state_dir,
 )
 from fs.format import errors
-from fs.format.errors import Failure, MountError, NotFoundError
+from fs.format.errors import Failure, MountError, NotFoundError, UsageError, local_errors
+from fs.owndir import make_own
 
 __all__ = ["MountOptions", "Mounted", "all_status", "mount", "status", "unmount"]
 
@@ -75,7 +76,7 @@ def mount(source: str, mountpoint: str, options: MountOptions | None = None) -> 
 
 def checked_mountpoint(mountpoint: str) -> str:
     """The absolute, resolved path of a directory that can be mounted on."""
-    resolved = os.path.realpath(mountpoint)
+    resolved = _resolved(mountpoint)
     try:
         is_directory = os.path.isdir(resolved)
     except OSError as error:  # a dead mount answers ENOTCONN
@@ -85,10 +86,16 @@ def checked_mountpoint(mountpoint: str) -> str:
     return resolved
 
 
+def _resolved(mountpoint: str) -> str:
+    if not mountpoint:  # realpath() takes it for the working directory
+        raise UsageError("the mountpoint is empty")
+    return os.path.realpath(mountpoint)
+
+
 def prepare_state(order: Order) -> str:
     """The mount's own directory, empty of what a dead daemon left; MountError if one lives."""
     directory = state_dir(order.mountpoint, order.options.state_root)
-    os.makedirs(directory, mode=0o700, exist_ok=True)
+    make_own(directory)
     if daemon_lives(directory):
         raise MountError(f"{order.mountpoint}: already mounted by nydus-fs")
     if read_state(directory) is not None and is_mounted(order.mountpoint):
@@ -137,13 +144,13 @@ def mounted_from(report: dict[str, Any]) -> Mounted:
 
 
 def failure_to(failure: Failure) -> dict[str, str]:
-    return {"class": type(failure).__name__, "message": failure.message}
+    """`failure` as JSON has it; of a kind that others know, whatever finer kind it is here."""
+    kind = next(kind for kind in type(failure).__mro__ if kind.__module__ == errors.__name__)
+    return {"class": kind.__name__, "message": failure.message}
 
 
 def failure_from(fields: dict[str, str]) -> Failure:
-    kind = getattr(errors, fields["class"], Failure)
-    if not (isinstance(kind, type) and issubclass(kind, Failure)):
-        kind = Failure
+    kind: type[Failure] = getattr(errors, fields["class"])
     return kind(fields["message"])
 
 
@@ -154,7 +161,7 @@ def unmount(mountpoint: str, *, lazy: bool = False, state_root: str | None = Non
     daemon ends, unwaited for, when the last user has left. A daemon that was
     killed counts as unmounted once its dead mount and files are gone.
     """
-    resolved = os.path.realpath(mountpoint)
+    resolved = _resolved(mountpoint)
     directory = state_dir(resolved, state_root)
     if read_state(directory) is None:
         raise NotFoundError(f"{mountpoint}: not mounted by nydus-fs")
@@ -208,7 +215,7 @@ def _detach(mountpoint: str) -> None:
 
 def status(mountpoint: str, *, state_root: str | None = None) -> dict[str, Any]:
     """What the daemon of `mountpoint` says of itself: see docs/operations.md."""
-    resolved = os.path.realpath(mountpoint)
+    resolved = _resolved(mountpoint)
     directory = state_dir(resolved, state_root)
     state = read_state(directory)
     if state is None:
@@ -219,10 +226,10 @@ def status(mountpoint: str, *, state_root: str | None = None) -> dict[str, Any]:
 def all_status(state_root: str | None = None) -> list[dict[str, Any]]:
     """The status of every mount of this user, dead ones included."""
     root = state_root or default_state_root()
-    try:
-        names = sorted(os.listdir(root))
-    except FileNotFoundError:
+    if not os.path.exists(root):
         return []
+    with local_errors(root):
+        names = sorted(os.listdir(root))
     directories = [os.path.join(root, name) for name in names]
     states = [(directory, read_state(directory)) for directory in directories]
     return [_status(directory, state) for directory, state in states if state is not None]

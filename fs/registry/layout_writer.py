@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fs.format.errors import FormatError, UsageError
+from fs.format.errors import FormatError, UsageError, local_errors
 from fs.registry.body import BlobBody
 from fs.registry.descriptor import Descriptor, text_map
 from fs.registry.digest import digest_of, is_digest
-from fs.registry.files import blob_path, local_errors
+from fs.registry.files import blob_path
 from fs.registry.layout import INDEX_FILE, LAYOUT_FILE, REF_NAME
 from fs.registry.manifest import parse_json_object, parse_manifest
 from fs.registry.mediatypes import OCI_INDEX

@@ -227,7 +227,7 @@ def test_unknown_image(archive: Path, tmp_path: Path) -> None:
 
 
 def test_no_archive(tmp_path: Path, archive: Path) -> None:
-    with pytest.raises(NotFoundError, match="no such file"):
+    with pytest.raises(NotFoundError, match="No such file"):
         open_reader(f"oci-archive:{tmp_path}/absent.tar")
     compressed = tmp_path / "image.tar.gz"
     compressed.write_bytes(gzip.compress(archive.read_bytes()))
