@@ -20,9 +20,9 @@ from snapshotter.images import DirectoryImages
 from snapshotter.overlay import mount_layers
 from snapshotter.pull import pull
 from snapshotter.store import Store
-from tests.nydusify.test_merge import ENTRIES, UPPERS, base, layer_of
 from tests.parts.layers import LayerTar, expected_tree, overlay_of, unlike
 from tests.parts.plain import publish, write_plain_image
+from tests.parts.stacks import ENTRIES, UPPERS, base, layer_of
 from tests.parts.trees import Entry, differences, scan
 
 pytestmark = [pytest.mark.overlay, pytest.mark.root]
