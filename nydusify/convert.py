@@ -107,10 +107,13 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output_json:
         _check_output(arguments.output_json)
     from nydusify.conversion import convert
+    from nydusify.interruption import Unwinding
     from nydusify.report import open_progress, table, write_json
 
     with open_progress(sys.stderr) as progress:
-        report = convert(options, progress)
+        unwinding = Unwinding(progress)
+        with unwinding.entered():
+            report = convert(options, unwinding)
     if arguments.output_json:
         write_json(report, arguments.output_json)
     print(table(report))
