@@ -11,14 +11,13 @@ import stat
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fs.format.blobfile import BlobOptions
 from fs.format.errors import FormatError, UsageError, local_errors
 from fs.format.tree import Node
 from fs.format.writer import BootstrapOptions, write_bootstrap
-from fs.registry.reference import parse_reference
 from fs.registry.store import open_writer
 from fs.tar.entry import Entry, pieces
 from nydusify.blobs import Blob, BlobStore
@@ -29,6 +28,7 @@ from nydusify.paths import clean, lookup, resolve
 from nydusify.publish import Target, make_bootstrap_layer, publish
 from nydusify.report import LayerFigures, Progress, Report, Silence
 from nydusify.sources import Entries, SourceLayer, open_source
+from nydusify.unused import drop_unused
 from nydusify.workplace import workplace
 
 _ROOT_MODE = stat.S_IFDIR | 0o755
@@ -51,21 +51,21 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Report
     started = time.monotonic()
     _check_target(options.target)
     with (
+        closing(open_writer(options.target, options.target_store)) as writer,
         workplace(options.work_dir) as work,
         open_source(options.source, options.platform, options.source_store) as source,
     ):
+        writer.check()
         converted = convert_layers(source.layers, options, work, progress)
         bootstrap = work / "image.boot"
         write_bootstrap_file(converted, options, bootstrap)
         layer = make_bootstrap_layer(bootstrap, converted.blobs, work / "bootstrap.tar.gz")
         kept = [bool(figures.blob_digest) for figures in converted.figures]
         target = Target(source, converted.blobs, kept, layer)
-        with closing(open_writer(options.target, options.target_store)) as writer:
-            manifest, target_size = publish(target, writer, progress)
-            target_name = writer.name
+        manifest, target_size = publish(target, writer, progress)
     return Report(
         source=source.name,
-        target=target_name,
+        target=writer.name,
         target_digest=manifest.digest,
         platform=str(source.platform),
         bootstrap_size=layer.descriptor.size,
@@ -97,7 +97,8 @@ def convert_layers(
             apply(root, layer.finish())
             seconds = time.monotonic() - started
             figures.append(_figures(source, blob, store.shared - shared, seconds))
-        return Converted(root, store.blobs, figures)
+        blobs = drop_unused(root, store.blobs)
+        return Converted(root, blobs, [_without_dropped(each, blobs) for each in figures])
 
 
 def write_bootstrap_file(converted: Converted, options: ConvertOptions, path: Path) -> None:
@@ -144,6 +145,12 @@ def _figures(source: SourceLayer, blob: Blob | None, shared: int, seconds: float
     )
 
 
+def _without_dropped(figures: LayerFigures, blobs: Sequence[Blob]) -> LayerFigures:
+    if any(figures.blob_digest == f"sha256:{blob.record.blob_id}" for blob in blobs):
+        return figures
+    return replace(figures, blob_digest="", blob_size=0, chunks=0)
+
+
 def _prefetched(root: Node, patterns: Sequence[str]) -> list[Node]:
     """What the patterns name, in their order, each once; links are followed, gaps left out."""
     found: dict[Node, None] = {}
@@ -160,11 +167,6 @@ def _follow(root: Node, path: bytes) -> Node | None:
 
 
 def _check_target(place: str) -> None:
-    """UsageError at once, not after the work, if nothing can be written there."""
     kind, colon, _ = place.partition(":")
-    if colon and kind in ("dir", "layer", "oci-archive"):
+    if colon and kind in ("dir", "layer"):
         raise UsageError(f"{place}: {kind}: is for sources only")
-    if kind not in ("oci", "docker-archive"):
-        reference = parse_reference(place.removeprefix("docker://"))
-        if reference.digest:
-            raise UsageError(f"{place}: a target is named by a tag, not by a digest")

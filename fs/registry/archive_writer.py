@@ -61,6 +61,9 @@ class ArchiveWriter:
     def name(self) -> str:
         return self._name
 
+    def check(self) -> None:
+        """The temporary file is there, so there can be more in it."""
+
     def has_blob(self, descriptor: Descriptor) -> bool:
         return descriptor.digest in self._written
 

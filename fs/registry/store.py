@@ -75,6 +75,9 @@ class ImageWriter(Protocol):
     @property
     def name(self) -> str: ...
 
+    def check(self) -> None:
+        """Raise now what would keep the first blob from being stored; nothing is changed."""
+
     def has_blob(self, descriptor: Descriptor) -> bool: ...
 
     def push_blob(

@@ -192,8 +192,12 @@ def test_no_layout(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="oci-layout"):
         open_reader(f"oci:{tmp_path}").resolve()
     (tmp_path / "precious").touch()
+    writer = open_writer(f"oci:{tmp_path}:v1")
     with pytest.raises(UsageError, match="not empty and no OCI layout"):
-        open_writer(f"oci:{tmp_path}:v1")
+        writer.check()
+    with pytest.raises(UsageError, match="not empty and no OCI layout"):
+        writer.push_blob(describe(b"x", OCI_LAYER), b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
     with pytest.raises(UsageError, match="lacks a path"):
         open_reader("oci:")
 
