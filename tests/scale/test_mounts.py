@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,8 +57,8 @@ def test_fifty_mounts_at_once(image: str, work: Path) -> None:
         print(f"{MOUNTS} mounts: {seconds:.1f} s, {sum(daemons) / MOUNTS / MIB:.0f} MiB each")
     finally:
         with ThreadPoolExecutor(4) as pool:
-            unmount = ["nydus-fs", "umount", "--state-root", state]
-            done = list(pool.map(lambda point: call(*unmount, point), points))
+            unmount = partial(call, "nydus-fs", "umount", "--state-root", state)
+            done = list(pool.map(unmount, points))
     assert [one.stderr for one in done] == [""] * MOUNTS
     assert_nothing_left(work, [status["pid"] for status in statuses])
     assert list(state.iterdir()) == []
