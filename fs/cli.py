@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    top.add_version()
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     mount = verbs.add_parser(
         "mount",

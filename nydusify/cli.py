@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     top = Parser(
         prog="nydusify", description="Convert container images to lazy-loading Nydus images."
     )
+    top.add_version()
     verbs = top.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         module = import_module(command.module)
