@@ -163,6 +163,9 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Remove a snapshot without children, and all its data."""
+        row = self._metadata.get(name)
+        if row.kind == ACTIVE:  # what it wrote may be what fills the disk, and a change needs room
+            remove_tree(self._layer(row))
         with self._metadata.transaction():
             row = self._metadata.get(name)
             self._metadata.delete(row)

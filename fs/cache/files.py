@@ -35,6 +35,7 @@ from fs.format.errors import FormatError, StorageError
 
 #: A disk that will not take more; the chunk is then served from memory.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+_LEFT_FREE = 16 << 20
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -143,9 +144,11 @@ class BlobFiles:
         return chunkmap.count_ready(self._map)
 
     def write(self, offset: int, data: bytes) -> bool:
-        """Put decoded bytes in their place; False when the disk does not take them."""
+        """Put decoded bytes in their place; False when the disk has no room to spare for them."""
         view = memoryview(data)
         try:
+            if _free_after(self._data, len(data)) < 0:
+                return False
             while view:
                 written = os.pwrite(self._data, view, offset)
                 view, offset = view[written:], offset + written
@@ -204,6 +207,13 @@ class BlobFiles:
             os.close(descriptor)
         os.rename(temporary, self._prefix + ".state")
         _sync_directory(os.path.dirname(self._prefix))
+
+
+def _free_after(descriptor: int, size: int) -> int:
+    """Bytes beyond what is left to others on the disk: a cache must not stop them."""
+    disk = os.fstatvfs(descriptor)
+    kept = min(_LEFT_FREE, disk.f_blocks * disk.f_frsize // 16)
+    return disk.f_bavail * disk.f_frsize - size - kept
 
 
 @contextmanager
