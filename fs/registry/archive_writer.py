@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -88,7 +89,8 @@ class ArchiveWriter:
 
     def close(self) -> None:
         """Drop the archive, unless it was published."""
-        self._file.close()
+        with suppress(OSError):  # what is still buffered does not count, or was flushed
+            self._file.close()
         if self._temporary:
             self._temporary.unlink(missing_ok=True)
             self._temporary = None
