@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fs.format.blobfile import BlobOptions
 from fs.format.errors import FormatError, UsageError, local_errors
-from fs.format.tree import Node
+from fs.format.tree import Chunk, Node
 from fs.format.writer import BootstrapOptions, write_bootstrap
 from fs.registry.store import open_writer
 from fs.tar.entry import Entry, pieces
@@ -92,8 +93,7 @@ def convert_layers(
             with source.open(progress.advance) as entries:
                 contents = _read_layer(entries, layer, store, options.chunk_size)
             blob = store.finish_layer()
-            for node, numbers in contents:
-                node.chunks = [store.chunks[number] for number in numbers]
+            contents.fill(store.chunks)
             apply(root, layer.finish())
             seconds = time.monotonic() - started
             figures.append(_figures(source, blob, store.shared - shared, seconds))
@@ -113,19 +113,40 @@ def write_bootstrap_file(converted: Converted, options: ConvertOptions, path: Pa
         write_bootstrap(converted.root, records, bootstrap_options, out)
 
 
-def _read_layer(
-    entries: Entries, layer: Layer, store: BlobStore, chunk_size: int
-) -> list[tuple[Node, list[int]]]:
-    """Put every entry in the layer's tree; returns the files with the numbers of their chunks."""
-    contents = []
+class _Contents:
+    """The files of a layer and the numbers of their chunks, which are not all written yet.
+
+    Two flat columns: a layer may have millions of files.
+    """
+
+    def __init__(self) -> None:
+        self._files: list[Node] = []
+        self._ends = array("Q")
+        self._numbers = array("Q")
+
+    def add(self, file: Node, numbers: Iterable[int]) -> None:
+        self._numbers.extend(numbers)
+        self._files.append(file)
+        self._ends.append(len(self._numbers))
+
+    def fill(self, chunks: Sequence[Chunk]) -> None:
+        """Give the files their chunks, `chunks` being those that all numbers are of."""
+        start = 0
+        for file, end in zip(self._files, self._ends, strict=True):
+            file.chunks = [chunks[number] for number in self._numbers[start:end]]
+            start = end
+
+
+def _read_layer(entries: Entries, layer: Layer, store: BlobStore, chunk_size: int) -> _Contents:
+    """Put every entry in the layer's tree; returns what the files are to be filled with."""
+    contents = _Contents()
     for entry in entries:
         node = layer.add(entry)
         if node is None or not entry.size:
             continue
         if entry.size > _MAX_CHUNKS_OF_A_FILE * chunk_size:
             raise FormatError(f"file of {entry.size} bytes", _place_of(layer, entry))
-        numbers = [store.add(piece) for piece in pieces(entry, entries.read, chunk_size)]
-        contents.append((node, numbers))
+        contents.add(node, map(store.add, pieces(entry, entries.read, chunk_size)))
     return contents
 
 
