@@ -62,9 +62,11 @@ def main(channel: int, lock: int, control: int) -> None:
         resolved = assignment.resolved or _resolve(assignment.order)
         worker = Worker(assignment, resolved, line)
     except Failure as failure:
-        line.send("failed", failure=failure_to(failure))
+        with suppress(OSError):  # nobody is left to hear it
+            line.send("failed", failure=failure_to(failure))
         sys.exit(failure.exit_code)
-    line.send("prepared", resolved=resolved._asdict())
+    with suppress(OSError):  # the supervisor is dead: then no connection comes
+        line.send("prepared", resolved=resolved._asdict())
     connection = _receive_connection(line)
     if connection is None:
         return
