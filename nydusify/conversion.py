@@ -21,11 +21,12 @@ from fs.format.tree import Chunk, Node
 from fs.format.writer import BootstrapOptions, write_bootstrap
 from fs.registry.store import open_writer
 from fs.tar.entry import Entry, pieces
+from fs.tar.paths import clean
 from nydusify.blobs import Blob, BlobStore
 from nydusify.layer import Layer
 from nydusify.merge import apply
 from nydusify.options import ConvertOptions
-from nydusify.paths import clean, lookup, resolve
+from nydusify.paths import lookup, resolve
 from nydusify.publish import Target, make_bootstrap_layer, publish
 from nydusify.report import LayerFigures, Progress, Report, Silence
 from nydusify.sources import Entries, SourceLayer, open_source

@@ -17,7 +17,8 @@ import stat
 from fs.format.errors import FormatError
 from fs.format.tree import Node
 from fs.tar.entry import HARD_LINK, Entry
-from nydusify.paths import PATH_MAX, clean, lookup, resolve, shown
+from fs.tar.paths import PATH_MAX, clean
+from nydusify.paths import lookup, resolve, shown
 
 WHITEOUT = b".wh."
 _AUFS = b".wh..wh."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.e2e.commands import succeed
-from tests.parts.layers import LayerTar, expected_tree, overlay_of, unlike, with_least_names
+from tests.parts.layers import expected_tree, overlay_of, unlike, with_least_names
 from tests.parts.plain import write_plain_image
-from tests.parts.stacks import ENTRIES, UPPERS, base, layer_of
+from tests.parts.stacks import ENTRIES, UPPERS, alpine, base, layer_of
 from tests.parts.trees import Entry, scan
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.overlay]
@@ -89,9 +88,7 @@ def test_generated_stacks(stack: list[Any]) -> None:
 
 
 def test_alpine(samples: Path, tmp_path: Path) -> None:
-    tar = gzip.decompress((samples / "alpine.estargz.tar.gz").read_bytes())
-    upper = LayerTar().add("etc/.wh.passwd").add("bin/.wh..wh..opq").add("bin/new", data=b"new")
-    assert assert_as_overlayfs([tar, upper.tar()], tmp_path) > 100
+    assert assert_as_overlayfs(alpine(samples), tmp_path) > 100
 
 
 def test_every_entry_type(samples: Path, tmp_path: Path) -> None:

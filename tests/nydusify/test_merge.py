@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,8 @@ from hypothesis import strategies as st
 from fs.format.errors import FormatError
 from nydusify.options import ConvertOptions
 from tests.nydusify.images import convert_tars
-from tests.parts.layers import LayerTar, expected_tree, overlay_of, unlike
-from tests.parts.stacks import ENTRIES, UPPERS, base, layer_of
+from tests.parts.layers import expected_tree, overlay_of, unlike
+from tests.parts.stacks import ENTRIES, UPPERS, alpine, base, layer_of
 
 pytestmark = [pytest.mark.overlay, pytest.mark.root]
 
@@ -48,9 +47,7 @@ def test_on_top_of_itself(name: str, tmp_path: Path) -> None:
 
 
 def test_alpine(samples: Path, tmp_path: Path) -> None:
-    tar = gzip.decompress((samples / "alpine.estargz.tar.gz").read_bytes())
-    upper = LayerTar().add("etc/.wh.passwd").add("bin/.wh..wh..opq").add("bin/new", data=b"new")
-    assert_as_overlayfs([tar, upper.tar()], tmp_path)
+    assert_as_overlayfs(alpine(samples), tmp_path)
 
 
 def test_every_entry_type(samples: Path, tmp_path: Path) -> None:

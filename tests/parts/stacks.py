@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -84,6 +86,14 @@ UPPERS = {
         .add("/".join(["d" * 200] * 15)).symlink("long", "t" * 4000),
     "sticky": LayerTar().directory("tmp", mode=0o1777).add("suid", mode=0o6711),
 }  # fmt: skip
+
+
+def alpine(samples: Path) -> list[bytes]:
+    """A real base layer, and one that deletes, and hides a whole directory of it."""
+    tar = gzip.decompress((samples / "alpine.estargz.tar.gz").read_bytes())
+    upper = LayerTar().add("etc/.wh.passwd").add("bin/.wh..wh..opq").add("bin/new", data=b"new")
+    return [tar, upper.tar()]
+
 
 # --- generated stacks --------------------------------------------------------------------
 

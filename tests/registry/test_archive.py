@@ -25,14 +25,9 @@ from fs.registry.mediatypes import (
     OCI_MANIFEST,
 )
 from fs.registry.store import open_reader, open_writer
-from tests.registry.images import Sample, make_image, push_image, tar_layer
+from tests.registry.images import Sample, push_image, tar_layer
 
 needs_skopeo = pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo not installed")
-
-
-@pytest.fixture
-def sample() -> Sample:
-    return make_image(b"lower" * 1000, b"upper", Cmd=["x"])
 
 
 @pytest.fixture

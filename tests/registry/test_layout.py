@@ -33,11 +33,6 @@ needs_umoci = pytest.mark.skipif(not shutil.which("umoci"), reason="umoci not in
 
 
 @pytest.fixture
-def sample() -> Sample:
-    return make_image(b"lower" * 1000, b"upper", Cmd=["x"])
-
-
-@pytest.fixture
 def layout(tmp_path: Path, sample: Sample) -> Path:
     writer = open_writer(f"oci:{tmp_path}/layout:v1")
     push_image(writer, sample)
