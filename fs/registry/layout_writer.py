@@ -16,7 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fs.format.errors import AccessError, FormatError, StorageError, UsageError, local_errors
+from fs.format.errors import (
+    AccessError,
+    FormatError,
+    NotFoundError,
+    StorageError,
+    UsageError,
+    local_errors,
+)
 from fs.registry.body import BlobBody
 from fs.registry.descriptor import Descriptor, text_map
 from fs.registry.digest import digest_of, is_digest
@@ -48,6 +55,8 @@ class LayoutWriter:
         place = self._root
         while not place.exists():
             place = place.parent
+        if not place.is_dir():
+            raise NotFoundError(f"{self._name}: {place} is no directory")
         if os.statvfs(place).f_flag & os.ST_RDONLY:
             raise StorageError(f"{self._name}: {place} is on a read-only file system")
         if not os.access(place, os.W_OK | os.X_OK):

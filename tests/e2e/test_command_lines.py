@@ -68,7 +68,7 @@ def test_source_archive(place: Path, file: str) -> None:
     [
         ("", USAGE),
         ("oci:", USAGE),
-        ("oci:file:x", STORAGE),
+        ("oci:file:x", NOT_FOUND),
         ("docker-archive:absent/x.tar", NOT_FOUND),
         ("docker-archive:empty", USAGE),
         ("docker-archive:special", USAGE),
