@@ -26,12 +26,12 @@ class Mounted(NamedTuple):
         return launch.status(str(self.path), state_root=str(self.state))
 
 
-def convert(layer: Path, work: Path) -> tuple[Path, Figures]:
+def convert(layer: Path, work: Path, *options: object) -> tuple[Path, Figures]:
     """The image of one layer as an OCI layout in `work`, tagged `nydus`."""
     layout = work / f"{layer.stem}.layout"
     figures = measure(
         "nydusify", "convert", "--source", f"layer:{layer}",
-        "--target", f"oci:{layout}:nydus", "--work-dir", work,
+        "--target", f"oci:{layout}:nydus", "--work-dir", work, *options,
     )  # fmt: skip
     return layout, figures
 

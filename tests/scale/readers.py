@@ -2,7 +2,7 @@
 
     python -m tests.scale.readers FILE MIB THREADS READS SEED
 
-FILE holds LargeFile(MIB). Ends with 0 when every read gave the right bytes.
+FILE holds LargeFile(MIB, NOISE). Ends with 0 when every read gave the right bytes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import threading
 
 from tests.scale.layers import LargeFile
 
+NOISE = 512 << 10
 _LONGEST = 128 << 10
 
 
 def main(path: str, *numbers: str) -> int:
     count, threads, reads, seed = map(int, numbers)
-    expected = LargeFile(count)
+    expected = LargeFile(count, NOISE)
     start = threading.Barrier(threads)
     wrong: list[str] = []
 

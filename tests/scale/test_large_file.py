@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,15 +22,19 @@ FILE = LargeFile(5 << 10)
 EDGES = (1 << 31, 1 << 32, FILE.size)
 
 
-@pytest.fixture(scope="module")
-def large(work: Path) -> tuple[Path, Figures]:
-    layer = work / "large.tar"
+@pytest.fixture(scope="module", params=["zstd", "none"])
+def large(work: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path, Figures]]:
+    """The image; uncompressed, its blob too is larger than 4 GiB."""
+    directory = work / request.param
+    directory.mkdir()
+    layer = directory / "large.tar"
     with layer.open("wb", buffering=MIB) as out:
         FILE.write(out, "large")
         write_end(out)
-    made = convert(layer, work)
+    made = convert(layer, directory, "--compressor", request.param)
     layer.unlink()
-    return made
+    yield made
+    shutil.rmtree(directory)
 
 
 def places() -> list[tuple[int, int]]:
@@ -40,18 +46,13 @@ def places() -> list[tuple[int, int]]:
 
 def test_it_converts_in_the_memory_of_a_few_chunks(large: tuple[Path, Figures]) -> None:
     layout, figures = large
-    blobs = [path.stat().st_size for path in (layout / "blobs/sha256").iterdir()]
-    speed = FILE.size / MIB / figures.seconds
-    print(
-        f"convert 5 GiB: {figures.peak / MIB:.0f} MiB, {figures.seconds:.1f} s, {speed:.0f} MiB/s"
-    )
+    print(f"convert to {layout}: {figures.peak / MIB:.0f} MiB, {figures.seconds:.1f} s")
     assert figures.peak < 150 * MIB
-    assert sum(blobs) < FILE.size / 10
 
 
-def test_reads_around_edges_fetch_little(large: tuple[Path, Figures], work: Path) -> None:
+def test_reads_around_edges_fetch_little(large: tuple[Path, Figures]) -> None:
     layout, _ = large
-    with mounted(f"oci:{layout}:nydus", work / "large") as here:
+    with mounted(f"oci:{layout}:nydus", layout.parent / "large") as here:
         path = here.path / "large"
         assert path.stat().st_size == FILE.size
         with path.open("rb", buffering=0) as file:
@@ -68,9 +69,10 @@ def test_reads_around_edges_fetch_little(large: tuple[Path, Figures], work: Path
 
 
 @pytest.mark.erofs
-def test_the_kernel_reads_the_same(large: tuple[Path, Figures], work: Path) -> None:
+def test_the_kernel_reads_the_same(large: tuple[Path, Figures]) -> None:
     """Over the decoded blob that our own mount filled where it was read."""
     layout, _ = large
+    work = layout.parent
     offset = (1 << 32) - 3 * MIB
     with mounted(f"oci:{layout}:nydus", work / "kernel") as here:
         with (here.path / "large").open("rb") as file:
