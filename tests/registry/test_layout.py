@@ -197,6 +197,15 @@ def test_no_layout(tmp_path: Path) -> None:
         open_reader("oci:")
 
 
+@pytest.mark.parametrize("place", ["dir:/rootfs", "layer:/layer.tar"])
+def test_sources_that_are_no_images(place: str) -> None:
+    with pytest.raises(UsageError, match="only a source of nydusify convert"):
+        open_reader(place)
+    with pytest.raises(UsageError, match="only a source of nydusify convert"):
+        open_writer(place)
+    assert open_reader(f"docker://{place.partition(':')[0]}:tag").name
+
+
 def test_a_wrong_body_leaves_nothing(layout: Path) -> None:
     before = sorted(layout.rglob("*"))
     writer = open_writer(f"oci:{layout}:v1")
