@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -192,12 +191,6 @@ def test_capability_arithmetic() -> None:
     assert capabilities.chosen(["cap_chown"], ["ALL"]) == 1
     assert capabilities.chosen(["ALL"], ["CHOWN"]) == (1 << 41) - 2
     assert capabilities.chosen([], ["CHOWN"]) == default - 1
-
-
-def test_the_version_is_the_projects(capsys: pytest.CaptureFixture[str]) -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out == f"lazyrun {project['version']}\n"
 
 
 def test_help_and_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
