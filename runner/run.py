@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, NoReturn
 
@@ -64,11 +64,11 @@ def run(options: RunOptions) -> int:
     containers = Containers(options.root)
     with Store(os.path.join(containers.root, "store"), RunnerImages(options.mount)) as store:
         sweep(containers, store)
-        with _interruptible():
-            return _run(options, containers, store)
+        with _interruptible() as caught:
+            return _run(options, containers, store, caught)
 
 
-def _run(options: RunOptions, containers: Containers, store: Store) -> int:
+def _run(options: RunOptions, containers: Containers, store: Store, caught: Sequence[int]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until there is a record to clear up
     record = containers.create(
         options.name,
@@ -80,7 +80,7 @@ def _run(options: RunOptions, containers: Containers, store: Store) -> int:
     code = None
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-        started, signals = _start(options, record, store)
+        started, signals = _start(options, record, store, caught)
         with _killed_on_failure(started.pid):
             record.save(status=RUNNING, pid=started.pid, pid_started=start_time(started.pid))
             code = supervise(started, signals, interactive=options.interactive)
@@ -105,7 +105,7 @@ def _killed_on_failure(pid: int) -> Iterator[None]:
 
 
 def _start(
-    options: RunOptions, record: ContainerRecord, store: Store
+    options: RunOptions, record: ContainerRecord, store: Store, caught: Sequence[int]
 ) -> tuple[process.Started, Signals]:
     source = ROOTFS + os.path.realpath(options.image) if options.rootfs else options.image
     image, document = prepare_image(store, f"{record.id}/image", source, options.mount)
@@ -141,6 +141,8 @@ def _start(
             options.with_init,
         )
         signals = Signals()
+        if caught:  # and lost: Python drops what is raised in a callback, as of an import
+            raise Interrupted(caught[0])
         return process.start(container, signals), signals
 
 
@@ -228,15 +230,20 @@ def remove(record: ContainerRecord, store: Store) -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """The signals that end a program raise Interrupted, so that everything is undone."""
+def _interruptible() -> Iterator[Sequence[int]]:
+    """The signals that end a program raise Interrupted, so that everything is undone.
+
+    Yields the numbers of those that have come.
+    """
+    caught: list[int] = []
 
     def interrupt(number: int, frame: object) -> NoReturn:
+        caught.append(number)
         raise Interrupted(number)
 
     previous = {number: signal.signal(number, interrupt) for number in ENDING}
     try:
-        yield
+        yield caught
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
