@@ -25,7 +25,7 @@ from tests.registry.faulty import Reply, Request, start_faulty
 
 pytestmark = [pytest.mark.registry]
 
-ACCESS, UNREACHABLE = 6, 7
+ACCESS, UNREACHABLE, STORAGE = 6, 7, 8
 BLOB_SIZE = 96 << 20
 
 
@@ -104,7 +104,7 @@ def test_a_layout_that_cannot_be_written(
     disk.mkdir()
     mount("tmpfs", disk, "tmpfs", MS_RDONLY)
     try:
-        assert convert(f"layer:{tmp_path}/l", f"oci:{disk}/new/layout") == ACCESS
+        assert convert(f"layer:{tmp_path}/l", f"oci:{disk}/new/layout") == STORAGE
     finally:
         umount(disk, MNT_DETACH)
     one_line(capsys, str(disk))
