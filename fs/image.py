@@ -34,6 +34,24 @@ class Image:
         self._blobs: dict[int, BlobCache] = {}
         self._opening = trio.Lock()
 
+    @property
+    def root(self) -> int:
+        return self.bootstrap.root
+
+    @property
+    def fixed(self) -> bool:
+        """Names never come or go."""
+        return True
+
+    @property
+    def inode_count(self) -> int:
+        return self.bootstrap.inode_count
+
+    @property
+    def data_size(self) -> int:
+        """Bytes of all its blobs, decoded."""
+        return sum(blob.uncompressed_size for blob in self.bootstrap.blobs)
+
     def inode(self, nid: int) -> Inode:
         return self.bootstrap.inode(nid)
 
