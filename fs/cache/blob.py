@@ -12,16 +12,19 @@ the others. Shared state and the awaits that matter: docs/concurrency.md.
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import os
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import NamedTuple
 
 import trio
 
-from fs.cache.fetch import Fetcher
+from fs.cache.fetch import Fetcher, Urgency
 from fs.cache.files import BlobFiles
 from fs.format import codec
 from fs.format.blobtable import BlobRecord
@@ -39,6 +42,8 @@ _GAP = 16 << 10
 _MERGED = 1 << 20
 #: Decoded chunks that the disk would not take, kept for the next read (bytes).
 _HELD_BYTES = 16 << 20
+#: Chunks begin at multiples of it in the decoded blob; what maps the blob maps such blocks.
+_BLOCK = 4096
 _UNSUPPORTED = ChunkFlag.ENCRYPTED | ChunkFlag.BATCH
 
 
@@ -93,14 +98,16 @@ class BlobCache:
         self._nursery = nursery
         self._digester = digester
         self._amplify = amplify
+        self._gaps: list[tuple[int, int]] | None = None
         self._flights: dict[int, _Flight] = {}
         self._held: OrderedDict[int, bytes] = OrderedDict()
         self._held_bytes = 0
         self._decoders = trio.CapacityLimiter(os.cpu_count() or 1)
 
-    async def read(self, offset: int, length: int) -> Data:
+    async def read(self, offset: int, length: int, *, widen: bool = True) -> Data:
         """Bytes [offset, offset+length) of the decoded blob, all of them inside chunks.
 
+        `widen` is False for a reader at random places, whom neighbours are of no use to.
         Raises FormatError where no chunk is, VerifyError for a corrupt one, and
         what the backend raises.
         """
@@ -110,15 +117,118 @@ class BlobCache:
             ready = self._files.read_now(offset, length)
             if ready is not None:
                 return ready
-        chunks = await self._obtain(missing)
+        chunks = await self._obtain(missing, widen=widen)
         return await self._assemble(rows, chunks, offset, offset + length)
 
-    async def load(self, rows: Iterable[int], *, limit: int) -> None:
-        """Fetch what is missing of `rows` in the background's turn, `limit` bytes a request."""
-        missing = [row for row in rows if not self._has(row) and row not in self._flights]
-        for run in self._runs(missing, limit):
-            again = [row for row in run if not self._has(row) and row not in self._flights]
-            await self._fly(again, again, self._begin(again), demand=False)
+    async def read_flat(self, offset: int, length: int) -> Data:
+        """Exactly `length` bytes of the decoded blob as one flat file.
+
+        What lies in no chunk, or behind the end, reads as zeros. Raises as `read` does.
+        """
+        end = min(offset + length, self.blob.uncompressed_size)
+        rows = self.table.rows_between(offset, end)
+        missing = [row for row in rows if not self._has(row)]
+        if not missing and self._files is not None and offset < end:
+            ready: Data | None = self._files.read_now(offset, end - offset)
+            if ready is None:
+                ready = await trio.to_thread.run_sync(self._files.read, offset, end - offset)
+            if ready is not None:
+                return self._blanked(ready, offset, length)
+        chunks = await self._obtain(missing)
+        flat = bytearray(length)
+        for row in rows:
+            first = self.table.uncompressed_offsets[row]
+            low, high = max(offset, first), min(end, first + self.table.uncompressed_sizes[row])
+            data = await self._assemble(range(row, row + 1), chunks, low, high)
+            flat[low - offset : high - offset] = data
+        return flat
+
+    def _blanked(self, data: Data, offset: int, length: int) -> bytearray:
+        """Bytes of the local file, zeroed where this table has no chunk, as `length` bytes.
+
+        Between two chunks of one block's distance nothing is ever written; a wider
+        gap may hold chunks that another image has and this one may not see.
+        """
+        flat = data if isinstance(data, bytearray) else bytearray(data)
+        for start, end in self._gaps_between(offset, offset + len(flat)):
+            flat[start - offset : end - offset] = bytes(end - start)
+        return flat if len(flat) == length else flat + bytes(length - len(flat))
+
+    def _gaps_between(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        if self._gaps is None:
+            self._gaps = list(self._find_gaps())
+        first = bisect_right(self._gaps, start, key=itemgetter(1))
+        for low, high in itertools.islice(self._gaps, first, None):
+            if low >= end:
+                return
+            yield max(low, start), min(high, end)
+
+    def _find_gaps(self) -> Iterator[tuple[int, int]]:
+        """The ranges of whole blocks that no chunk of this table touches."""
+        reached = 0
+        for offset, size in zip(
+            self.table.uncompressed_offsets, self.table.uncompressed_sizes, strict=True
+        ):
+            if offset - reached >= _BLOCK:
+                yield reached, offset
+            reached = -(-(offset + size) // _BLOCK) * _BLOCK
+        if reached < self.blob.uncompressed_size:
+            yield reached, self.blob.uncompressed_size
+
+    def whole_file(self) -> str | None:
+        """The path of the decoded blob, once all of it is on disk exactly as the table says.
+
+        Everything behind it is then synced. None as long as anything is missing. Blocks.
+        """
+        files, size = self._files, self.blob.uncompressed_size
+        if files is None or size % _BLOCK or files.count() < len(self.table):
+            return None
+        if not all(self._has(row) for row in range(len(self.table))):
+            return None
+        if any(files.has_data(start, end) for start, end in self._gaps_between(0, size)):
+            return None
+        files.sync()
+        return files.data_path
+
+    def missing(self, rows: Iterable[int]) -> list[int]:
+        """Those of `rows` that are neither here nor on their way."""
+        return [row for row in rows if not self._has(row) and row not in self._flights]
+
+    def ahead(self, start: int, end: int) -> None:
+        """Begin to fetch what is missing of [start, end), by few requests, for a reader to come."""
+        absent = self.missing(self.table.rows_between(start, end))
+        suspects = [row for row in absent if self._is_suspect(row)]
+        if suspects:
+            self._nursery.start_soon(
+                self._recheck, suspects, self._begin(suspects), Urgency.AHEAD
+            )
+        for run in self._runs(self.missing(absent), max(end - start, _MERGED)):
+            self._nursery.start_soon(self._fly, run, run, self._begin(run), Urgency.AHEAD)
+
+    async def load(self, rows: Iterable[int]) -> None:
+        """Fetch what is missing of neighbouring `rows` by one request in the background's turn.
+
+        Raises the Failure of the first chunk that did not come.
+        """
+        await self._fetcher.turn()
+        absent = self.missing(rows)
+        suspects = [row for row in absent if self._is_suspect(row)]
+        if suspects:
+            absent = [row for row in absent if row not in suspects]
+        begun = self._begin(absent + suspects)
+        fresh = {row: begun[row] for row in absent}
+        doubted = {row: begun[row] for row in suspects}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._recheck, suspects, doubted, Urgency.PREFETCH)
+            nursery.start_soon(self._fly, absent, absent, fresh, Urgency.PREFETCH)
+        for flight in begun.values():
+            if flight.error is not None:
+                raise flight.error
+
+    def settle(self) -> None:
+        """Make a blob that is whole durable and say so in its files. Blocking."""
+        if self._files is not None:
+            self._files.settle()
 
     def counts(self) -> dict[str, int]:
         """Chunks of this table that are here, and in all."""
@@ -144,11 +254,11 @@ class BlobCache:
     def _has(self, row: int) -> bool:
         return self._files is not None and self._files.has(self.table.positions[row])
 
-    async def _obtain(self, missing: Sequence[int]) -> dict[int, bytes]:
+    async def _obtain(self, missing: Sequence[int], *, widen: bool = True) -> dict[int, bytes]:
         """The chunks of `missing`, from flights under way, new ones, or memory."""
         chunks = {row: self._held[row] for row in missing if row in self._held}
         absent = [row for row in missing if row not in chunks]
-        self._launch([row for row in absent if row not in self._flights])
+        self._launch([row for row in absent if row not in self._flights], widen=widen)
         for row, flight in [(row, self._flights[row]) for row in absent]:
             chunks[row] = await flight.wait()
         return chunks
@@ -179,7 +289,7 @@ class BlobCache:
         chunk = (await self._obtain([row]))[row]
         return memoryview(chunk)[low - first : high - first]
 
-    def _launch(self, wanted: list[int]) -> None:
+    def _launch(self, wanted: list[int], *, widen: bool = True) -> None:
         """Start flights for `wanted`, each with the missing neighbours its request can carry."""
         if not wanted:
             return
@@ -190,7 +300,7 @@ class BlobCache:
         for run in self._runs(absent, _MERGED):
             fresh = [row for row in run if row not in self._flights]
             if fresh:
-                whole = self._with_neighbours(fresh)
+                whole = self._with_neighbours(fresh) if widen else fresh
                 self._nursery.start_soon(self._fly, fresh, whole, self._begin(whole))
 
     def _begin(self, rows: Iterable[int]) -> dict[int, _Flight]:
@@ -238,7 +348,12 @@ class BlobCache:
     def _is_suspect(self, row: int) -> bool:
         return self._files is not None and self._files.is_suspect(self.table.positions[row])
 
-    async def _recheck(self, rows: list[int], flights: dict[int, _Flight]) -> None:
+    async def _recheck(
+        self,
+        rows: list[int],
+        flights: dict[int, _Flight],
+        urgency: Urgency = Urgency.DEMAND,
+    ) -> None:
         """Serve chunks of an unclean stop from disk if they still have their digests."""
         with self._landing(flights):
             for row in rows:
@@ -247,7 +362,7 @@ class BlobCache:
                 self._files.mark(self.table.positions[row], here=data is not None)
                 if data is not None:
                     self._land(flights, row, data)
-            await self._fetch(list(flights), list(flights), flights, demand=True)
+            await self._fetch(list(flights), list(flights), flights, urgency)
 
     def _verified_local(self, row: int) -> bytes | None:
         assert self._files is not None
@@ -258,11 +373,15 @@ class BlobCache:
         return data
 
     async def _fly(
-        self, wanted: list[int], whole: list[int], flights: dict[int, _Flight], demand: bool = True
+        self,
+        wanted: list[int],
+        whole: list[int],
+        flights: dict[int, _Flight],
+        urgency: Urgency = Urgency.DEMAND,
     ) -> None:
         """Bring the chunks of `whole` by one request, those of `wanted` first."""
         with self._landing(flights):
-            await self._fetch(wanted, whole, flights, demand=demand)
+            await self._fetch(wanted, whole, flights, urgency)
 
     @contextmanager
     def _landing(self, flights: dict[int, _Flight]) -> Iterator[dict[int, _Flight]]:
@@ -284,7 +403,11 @@ class BlobCache:
                 self._land(flights, row, outcome)
 
     async def _fetch(
-        self, wanted: list[int], whole: list[int], flights: dict[int, _Flight], *, demand: bool
+        self,
+        wanted: list[int],
+        whole: list[int],
+        flights: dict[int, _Flight],
+        urgency: Urgency,
     ) -> None:
         if not whole:
             return
@@ -292,7 +415,7 @@ class BlobCache:
         base = chunks[0].compressed_offset
         end = max(chunk.compressed_offset + chunk.compressed_size for chunk in chunks)
         try:
-            body = await self._fetcher.fetch(self.blob.blob_id, base, end - base, demand=demand)
+            body = await self._fetcher.fetch(self.blob.blob_id, base, end - base, urgency)
         except VerifyError:
             if len(whole) == 1:
                 raise
@@ -300,7 +423,7 @@ class BlobCache:
             for row in sorted(whole, key=lambda row: row not in wanted):
                 with self._landing({row: flights[row]}) as single:
                     flights.pop(row)
-                    await self._fetch([row], [row], single, demand=demand)
+                    await self._fetch([row], [row], single, urgency)
             return
         for part in (wanted, [row for row in whole if row not in set(wanted)]):
             for decoded in await trio.to_thread.run_sync(

@@ -172,6 +172,24 @@ class BlobFiles:
             return None
         return data if len(data) == length else None
 
+    @property
+    def data_path(self) -> str:
+        return self._prefix + ".data"
+
+    def has_data(self, start: int, end: int) -> bool:
+        """Whether anything was ever written to [start, end) of the decoded file."""
+        try:
+            return os.lseek(self._data, start, os.SEEK_DATA) < end
+        except OSError as error:
+            return error.errno != errno.ENXIO
+
+    def sync(self) -> None:
+        """Have all decoded bytes on disk; StorageError when it does not take them."""
+        try:
+            os.fdatasync(self._data)
+        except OSError as error:
+            raise StorageError(f"{self._prefix}.data: {error.strerror}") from error
+
     def close(self) -> None:
         """Write everything back and, as the last user, say so in the state."""
         try:
@@ -184,6 +202,15 @@ class BlobFiles:
         finally:
             self._map.close()
             os.close(self._data)
+
+    def settle(self) -> None:
+        """When every chunk is here: make it last, and say so. Any thread; StorageError."""
+        try:
+            with _alone(self._directory):
+                if self.count() == self._chunk_count:
+                    self._finish()
+        except OSError as error:
+            raise StorageError(f"{self._prefix}.data: {error.strerror}") from error
 
     def _finish(self) -> None:
         os.fdatasync(self._data)
