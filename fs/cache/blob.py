@@ -199,9 +199,7 @@ class BlobCache:
         absent = self.missing(self.table.rows_between(start, end))
         suspects = [row for row in absent if self._is_suspect(row)]
         if suspects:
-            self._nursery.start_soon(
-                self._recheck, suspects, self._begin(suspects), Urgency.AHEAD
-            )
+            self._nursery.start_soon(self._recheck, suspects, self._begin(suspects), Urgency.AHEAD)
         for run in self._runs(self.missing(absent), max(end - start, _MERGED)):
             self._nursery.start_soon(self._fly, run, run, self._begin(run), Urgency.AHEAD)
 

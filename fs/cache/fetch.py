@@ -1,5 +1,8 @@
 """Ranges of one backend: a few requests at a time, demand before prefetch, patient in outages.
 
+Each urgency has requests of its own, so that a waiting reader never queues
+behind large requests that nobody waits for yet.
+
 A fault that may pass (UnreachableError) is retried until the outage has lasted
 `outage_deadline` seconds. The deadline is the outage's, not the read's: once it
 is over, every read makes one attempt and fails fast until an attempt succeeds.
@@ -9,6 +12,8 @@ Any other failure is final at once.
 from __future__ import annotations
 
 import logging
+import math
+from enum import Enum
 from typing import Protocol
 
 import trio
@@ -20,6 +25,17 @@ log = logging.getLogger(__name__)
 
 #: An outage that nobody ran into for so long (seconds) is over; the next fault begins another.
 _FORGET = 60.0
+
+
+class Urgency(Enum):
+    """Who waits; the value is how many requests of the kind are under way at once."""
+
+    DEMAND = 16
+    """a reader"""
+    AHEAD = 4
+    """nobody yet, but a reader is coming this way"""
+    PREFETCH = 2
+    """nobody"""
 
 
 class Ranges(Protocol):
@@ -35,7 +51,6 @@ class Fetcher:
         self,
         backend: Ranges,
         *,
-        parallel: int = 4,
         outage_deadline: float = 120.0,
         backoff: RetryPolicy | None = None,
     ) -> None:
@@ -43,7 +58,8 @@ class Fetcher:
         self.bytes_fetched = 0
         self.failures = 0
         self._backend = backend
-        self._limiter = trio.CapacityLimiter(parallel)
+        self._limiters = {kind: trio.CapacityLimiter(kind.value) for kind in Urgency}
+        self._threads = trio.CapacityLimiter(math.inf)
         self._deadline = outage_deadline
         self._backoff = backoff or RetryPolicy(base=0.2, longest=3.0)
         self._outage_since: float | None = None
@@ -52,28 +68,33 @@ class Fetcher:
         self._no_demand = trio.Event()
         self._no_demand.set()
 
-    async def fetch(self, blob: str, offset: int, length: int, *, demand: bool) -> bytes:
+    async def turn(self) -> None:
+        """Wait until no reader waits: the background's turn to ask."""
+        while self._demanded:
+            await self._no_demand.wait()
+
+    async def fetch(
+        self, blob: str, offset: int, length: int, urgency: Urgency = Urgency.DEMAND
+    ) -> bytes:
         """Exactly `length` bytes, unverified; raises what the backend raises."""
-        if not demand:
-            while self._demanded:
-                await self._no_demand.wait()
-            return await self._patiently(blob, offset, length)
+        if urgency is Urgency.PREFETCH:
+            return await self._patiently(blob, offset, length, urgency)
         if not self._demanded:
             self._no_demand = trio.Event()
         self._demanded += 1
         try:
-            return await self._patiently(blob, offset, length)
+            return await self._patiently(blob, offset, length, urgency)
         finally:
             self._demanded -= 1
             if not self._demanded:
                 self._no_demand.set()
 
-    async def _patiently(self, blob: str, offset: int, length: int) -> bytes:
+    async def _patiently(self, blob: str, offset: int, length: int, urgency: Urgency) -> bytes:
         attempt = 0
         while True:
             attempt += 1
             try:
-                data = await self._once(blob, offset, length)
+                data = await self._once(blob, offset, length, urgency)
             except UnreachableError as error:
                 if self._outage_is_over_deadline():
                     raise
@@ -84,12 +105,17 @@ class Fetcher:
                 self._outage_since = None
                 return data
 
-    async def _once(self, blob: str, offset: int, length: int) -> bytes:
-        async with self._limiter:
+    async def _once(self, blob: str, offset: int, length: int, urgency: Urgency) -> bytes:
+        async with self._limiters[urgency]:
             self.requests += 1
             try:
                 data = await trio.to_thread.run_sync(
-                    self._backend.read, blob, offset, length, abandon_on_cancel=True
+                    self._backend.read,
+                    blob,
+                    offset,
+                    length,
+                    abandon_on_cancel=True,
+                    limiter=self._threads,
                 )
             except Exception:
                 self.failures += 1

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import trio
 
-from fs.cache.blob import BlobCache
 from fs.cache.fetch import Fetcher
 from fs.cache.store import CacheStore
 from fs.daemon import questions
@@ -33,7 +32,6 @@ log = logging.getLogger(__name__)
 
 #: Threads that hold the interpreter for long make every request wait (seconds).
 _SWITCH_INTERVAL = 0.0005
-_PREFETCH_REQUEST = 8 << 20
 _THE_INSTANCE = 1
 
 
@@ -166,12 +164,9 @@ async def _end_on_signal(scope: trio.CancelScope) -> None:
 
 async def _prefetch(image: Image) -> None:
     """Fetch what the image asks for, blob by blob in large ranges, whenever nobody waits."""
-    wanted: dict[BlobCache, set[int]] = {}
     try:
         async for cache, rows in image.prefetch_plan():
-            wanted.setdefault(cache, set()).update(rows)
-        for cache, chosen in wanted.items():
-            await cache.load(sorted(chosen), limit=_PREFETCH_REQUEST)
+            await cache.load(rows)
     except Failure as failure:
         log.warning("prefetch ends: %s", failure)
 
