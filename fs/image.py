@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import trio
 
 from fs.cache.blob import BlobCache, Data
 from fs.cache.fetch import Fetcher
+from fs.cache.readahead import ReadAhead
 from fs.cache.store import CacheStore
 from fs.format.blobtable import BlobFeature
 from fs.format.bootstrap import Bootstrap, DirEntry, Extent, Inode, open_bootstrap
@@ -33,6 +34,10 @@ class Image:
         self._fetcher = fetcher
         self._blobs: dict[int, BlobCache] = {}
         self._opening = trio.Lock()
+        self._ahead = ReadAhead()
+        #: Told of each read before it is served: nid, or index of a flat blob, offset, length.
+        self.on_read: Callable[[int, int, int], None] | None = None
+        self.on_flat: Callable[[int, int, int], None] | None = None
 
     @property
     def root(self) -> int:
@@ -70,20 +75,43 @@ class Image:
 
     async def read(self, nid: int, offset: int, length: int) -> Data:
         """The bytes of a regular file, fewer only at its end."""
+        if self.on_read is not None:
+            self.on_read(nid, offset, length)
         extents = self.bootstrap.extents(nid, offset, length)
+        widen = True
+        if sum([extent.length for extent in extents]) == length:
+            start, end, widen = self._ahead.read(nid, offset, length)
+            if start < end:
+                self._fetch_ahead(self.bootstrap.extents(nid, start, end - start))
         if len(extents) == 1:
-            return await self._read_extent(extents[0])
-        return b"".join([await self._read_extent(extent) for extent in extents])
+            return await self._read_extent(extents[0], widen)
+        return b"".join([await self._read_extent(extent, widen) for extent in extents])
 
-    async def _read_extent(self, extent: Extent) -> Data:
+    def _fetch_ahead(self, extents: list[Extent]) -> None:
+        for extent in extents:
+            cache = self._blobs.get(extent.blob_index)
+            if cache is not None:
+                cache.ahead(extent.blob_offset, extent.blob_offset + extent.length)
+
+    async def _read_extent(self, extent: Extent, widen: bool) -> Data:
         if extent.blob_index == HOLE:
             return bytes(extent.length)
         try:
             cache = self._blobs.get(extent.blob_index) or await self.blob(extent.blob_index)
-            return await cache.read(extent.blob_offset, extent.length)
+            return await cache.read(extent.blob_offset, extent.length, widen=widen)
         except NotFoundError as error:
             # Names are found by lookup; here the file exists and its promised bytes do not.
             raise VerifyError(error.message) from error
+
+    async def read_flat(self, index: int, offset: int, length: int) -> Data:
+        """Exactly `length` bytes of the decoded blob `index` as one flat file."""
+        if self.on_flat is not None:
+            self.on_flat(index, offset, length)
+        cache = self._blobs.get(index) or await self.blob(index)
+        start, end, _ = self._ahead.read(-1 - index, offset, length)
+        if start < end:
+            cache.ahead(start, end)
+        return await cache.read_flat(offset, length)
 
     async def blob(self, index: int) -> BlobCache:
         """The cache of one blob, opened once."""
@@ -123,7 +151,7 @@ class Image:
                 await trio.lowlevel.checkpoint()
 
     def _files_below(self, nid: int) -> Iterator[Inode]:
-        """Regular files at or below `nid`; every inode once, so that loops end."""
+        """Regular files at or below `nid` in order; every inode once, so that loops end."""
         seen: set[int] = set()
         pending = [nid]
         while pending:
@@ -135,10 +163,31 @@ class Image:
             if _is_regular(inode):
                 yield inode
             elif _is_directory(inode):
-                pending.extend(entry.nid for entry in self.bootstrap.entries(current))
+                below = [entry.nid for entry in self.bootstrap.entries(current)]
+                pending.extend(reversed(below))
+
+    async def all_blobs(self) -> list[BlobCache]:
+        """The caches of all blobs, opened."""
+        return [await self.blob(index) for index in range(len(self.bootstrap.blobs))]
+
+    def is_local(self) -> bool:
+        """Whether every chunk of every blob is here, as far as blobs were opened to know."""
+        return len(self._blobs) == len(self.bootstrap.blobs) and all(
+            cache.is_whole() for cache in self._blobs.values()
+        )
+
+    async def settle(self) -> bool:
+        """Make durable what is whole; whether that is everything, so that no server is needed."""
+        for cache in await self.all_blobs():
+            await trio.to_thread.run_sync(cache.settle)
+        return self.is_local()
 
     def status(self) -> dict[str, Any]:
-        return {"inodes": self.bootstrap.inode_count, "blobs": len(self.bootstrap.blobs)}
+        return {
+            "inodes": self.bootstrap.inode_count,
+            "blobs": len(self.bootstrap.blobs),
+            "local": self.is_local(),
+        }
 
 
 def map_bootstrap(path: str) -> Bootstrap:

@@ -30,7 +30,13 @@ from fs.format import codec
 from fs.format.blobtable import BlobRecord
 from fs.format.chunkinfo import ChunkFlag
 from fs.format.chunktable import ChunkRow, ChunkTable
-from fs.format.errors import Failure, FormatError, UnreachableError, VerifyError
+from fs.format.errors import (
+    Failure,
+    FormatError,
+    StorageError,
+    UnreachableError,
+    VerifyError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -195,8 +201,16 @@ class BlobCache:
         return [row for row in rows if not self._has(row) and row not in self._flights]
 
     def ahead(self, start: int, end: int) -> None:
-        """Begin to fetch what is missing of [start, end), by few requests, for a reader to come."""
-        absent = self.missing(self.table.rows_between(start, end))
+        """Begin to fetch missing chunks that start in [start, end), for a reader to come.
+
+        Does nothing where there is no place for them, or enough is under way.
+        """
+        if self._files is None or self._held or self._fetcher.is_busy(Urgency.AHEAD):
+            return
+        rows = self.table.rows_between(start, end)
+        if rows and self.table.uncompressed_offsets[rows[0]] < start:
+            rows = rows[1:]
+        absent = self.missing(rows)
         suspects = [row for row in absent if self._is_suspect(row)]
         if suspects:
             self._nursery.start_soon(self._recheck, suspects, self._begin(suspects), Urgency.AHEAD)
@@ -222,11 +236,19 @@ class BlobCache:
         for flight in begun.values():
             if flight.error is not None:
                 raise flight.error
+        if not all(self._has(row) for row in begun):
+            raise StorageError(f"blob {self.blob.blob_id}: the cache takes no more")
 
     def settle(self) -> None:
         """Make a blob that is whole durable and say so in its files. Blocking."""
         if self._files is not None:
             self._files.settle()
+
+    def is_whole(self) -> bool:
+        """Whether every chunk of this table is here."""
+        if self._files is None or self._files.count() < len(self.table):
+            return False
+        return all(self._has(row) for row in range(len(self.table)))
 
     def counts(self) -> dict[str, int]:
         """Chunks of this table that are here, and in all."""

@@ -68,6 +68,10 @@ class Fetcher:
         self._no_demand = trio.Event()
         self._no_demand.set()
 
+    def is_busy(self, urgency: Urgency) -> bool:
+        """Whether another request of this kind would have to wait."""
+        return self._limiters[urgency].available_tokens == 0
+
     async def turn(self) -> None:
         """Wait until no reader waits: the background's turn to ask."""
         while self._demanded:

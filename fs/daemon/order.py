@@ -42,9 +42,20 @@ class MountOptions(NamedTuple):
     """Seconds that reads wait through an outage of the backend before they fail with EIO."""
     amplify: int = 256 << 10
     """Bytes up to which a missing chunk's request takes the missing chunks behind it along."""
-    prefetch: bool = True
+    prefetch: str | bool = "table"
+    """What is fetched unasked: the image's "table" (True), "all", or "none" (False)."""
+    prefetch_bandwidth: int | None = None
+    """Bytes a second for what "all" fetches beyond the table."""
+    trace: str | None = None
+    """The file that records what is touched first."""
     nosuid: bool = False
     log_level: str = "info"
+
+    @property
+    def prefetch_mode(self) -> str:
+        if isinstance(self.prefetch, bool):
+            return "table" if self.prefetch else "none"
+        return self.prefetch
 
 
 class Order(NamedTuple):

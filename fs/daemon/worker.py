@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import trio
 
 from fs.cache.fetch import Fetcher
+from fs.cache.prefetch import Prefetch
 from fs.cache.store import CacheStore
 from fs.daemon import questions
 from fs.daemon.channel import Channel
@@ -120,7 +121,8 @@ class Worker:
                 image = Image(self._bootstrap, store, fetcher)
                 instances = Instances(alone=_THE_INSTANCE)
                 instances.add_tree(_THE_INSTANCE, b"image", image)
-                status = _Status(self._generation, fetcher, store, image)
+                prefetch = Prefetch(image, options.prefetch_mode, options.prefetch_bandwidth)
+                status = _Status(self._generation, fetcher, store, image, prefetch)
                 nursery.start_soon(self._hear_supervisor, nursery.cancel_scope)
                 nursery.start_soon(_end_on_signal, nursery.cancel_scope)
                 nursery.start_soon(questions.answer, control, status)
@@ -128,8 +130,7 @@ class Worker:
                     serve_tree, instances, descriptor, init, self._generation > 0
                 )
                 self._say_ready()
-                if options.prefetch and self._generation == 0:
-                    nursery.start_soon(_prefetch, image)
+                nursery.start_soon(prefetch.run)
                 await done.wait()
                 ended = True
                 nursery.cancel_scope.cancel()
@@ -162,19 +163,18 @@ async def _end_on_signal(scope: trio.CancelScope) -> None:
             scope.cancel()
 
 
-async def _prefetch(image: Image) -> None:
-    """Fetch what the image asks for, blob by blob in large ranges, whenever nobody waits."""
-    try:
-        async for cache, rows in image.prefetch_plan():
-            await cache.load(rows)
-    except Failure as failure:
-        log.warning("prefetch ends: %s", failure)
-
-
 class _Status:
     """What the control socket tells of this worker; counters begin with the worker."""
 
-    def __init__(self, generation: int, fetcher: Fetcher, store: CacheStore, image: Image) -> None:
+    def __init__(
+        self,
+        generation: int,
+        fetcher: Fetcher,
+        store: CacheStore,
+        image: Image,
+        prefetch: Prefetch,
+    ) -> None:
+        self._prefetch = prefetch
         self._generation = generation
         self._fetcher = fetcher
         self._store = store
@@ -191,5 +191,6 @@ class _Status:
             "chunks": sum(blob["chunks"] for blob in blobs),
             "cached_chunks": sum(blob["cached"] for blob in blobs),
             "blobs_opened": blobs,
+            "prefetch": self._prefetch.status(),
             **self._image.status(),
         }
