@@ -34,6 +34,7 @@ _MAX_FILE = 1 << 20
 _CAPABILITIES = frozenset({"pull", "resolve", "push"})
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~%:@!$&'()*+,;=-]+)*/?")
 
 
@@ -176,6 +177,8 @@ class _HostsFile:
 
     def _place(self, text: str) -> tuple[str, str]:
         """SCHEME://HOST[:PORT] and path of a URL; https where it has no scheme."""
+        if not _PRINTABLE.fullmatch(text):
+            raise self._wrong(f"{text!r} is no http or https URL")
         parts = urlsplit(text if "://" in text else f"https://{text}")
         try:
             port = parts.port

@@ -31,10 +31,11 @@ def _checked(proxy: str) -> str:
     try:
         parts = urlsplit(proxy)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        where = f"proxy {shown(proxy)}"
     except ValueError:
-        usable = False
+        usable, where = False, "malformed URL of a proxy"
     if not usable:
-        raise UsageError(f"proxy {shown(proxy)}: only http and https proxies are supported")
+        raise UsageError(f"{where}: only http and https proxies are supported")
     return proxy
 
 
