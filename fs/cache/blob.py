@@ -20,16 +20,16 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
-from typing import NamedTuple
 
 import trio
 
 from fs.cache.fetch import Fetcher, Urgency
 from fs.cache.files import BlobFiles
-from fs.format import codec
+from fs.cache.index import ContentIndex
+from fs.cache.intake import Decoded, Intake
+from fs.cache.quota import Quota
 from fs.format.blobtable import BlobRecord
-from fs.format.chunkinfo import ChunkFlag
-from fs.format.chunktable import ChunkRow, ChunkTable
+from fs.format.chunktable import ChunkTable
 from fs.format.errors import (
     Failure,
     FormatError,
@@ -46,11 +46,12 @@ Data = bytes | bytearray | memoryview
 _GAP = 16 << 10
 #: Adjoining chunks that readers wait for come by one request up to this size (bytes).
 _MERGED = 1 << 20
+#: For requests whose size is limited already.
+_ANY_SIZE = 1 << 62
 #: Decoded chunks that the disk would not take, kept for the next read (bytes).
 _HELD_BYTES = 16 << 20
 #: Chunks begin at multiples of it in the decoded blob; what maps the blob maps such blocks.
 _BLOCK = 4096
-_UNSUPPORTED = ChunkFlag.ENCRYPTED | ChunkFlag.BATCH
 
 
 class _Flight:
@@ -72,13 +73,6 @@ class _Flight:
         return self.data
 
 
-class _Decoded(NamedTuple):
-    row: int
-    data: bytes | None
-    error: Failure | None
-    stored: bool
-
-
 class BlobCache:
     """`files` is None when the cache directory is of no use: then all is kept in memory only."""
 
@@ -92,6 +86,8 @@ class BlobCache:
         *,
         digester: int,
         amplify: int = 256 << 10,
+        index: ContentIndex | None = None,
+        quota: Quota | None = None,
     ) -> None:
         if len(table) and not table.digests:
             raise FormatError(
@@ -102,8 +98,9 @@ class BlobCache:
         self._fetcher = fetcher
         self._files = files
         self._nursery = nursery
-        self._digester = digester
         self._amplify = amplify
+        self._intake = Intake(blob, table, digester, files, index, quota)
+        self._quota = quota
         self._gaps: list[tuple[int, int]] | None = None
         self._flights: dict[int, _Flight] = {}
         self._held: OrderedDict[int, bytes] = OrderedDict()
@@ -118,9 +115,11 @@ class BlobCache:
         what the backend raises.
         """
         rows = self._covering(offset, offset + length)
+        stamp = 0 if self._files is None else self._files.stamp()
         missing = [row for row in rows if not self._has(row)]
         if not missing and self._files is not None:
-            ready = self._files.read_now(offset, length)
+            self._use(rows)
+            ready = self._files.read_now(offset, length, stamp)
             if ready is not None:
                 return ready
         chunks = await self._obtain(missing, widen=widen)
@@ -133,11 +132,16 @@ class BlobCache:
         """
         end = min(offset + length, self.blob.uncompressed_size)
         rows = self.table.rows_between(offset, end)
+        stamp = 0 if self._files is None else self._files.stamp()
         missing = [row for row in rows if not self._has(row)]
         if not missing and self._files is not None and offset < end:
-            ready: Data | None = self._files.read_now(offset, end - offset)
+            self._use(rows)
+            ready: Data | None = self._files.read_now(offset, end - offset, stamp)
             if ready is None:
-                ready = await trio.to_thread.run_sync(self._files.read, offset, end - offset)
+                positions = self._positions(rows)
+                ready = await trio.to_thread.run_sync(
+                    self._files.read, positions, offset, end - offset
+                )
             if ready is not None:
                 return self._blanked(ready, offset, length)
         chunks = await self._obtain(missing)
@@ -184,17 +188,15 @@ class BlobCache:
     def whole_file(self) -> str | None:
         """The path of the decoded blob, once all of it is on disk exactly as the table says.
 
-        Everything behind it is then synced. None as long as anything is missing. Blocks.
+        Everything behind it is then synced, and never changes again. None as long as
+        anything is missing, or another image has other chunks in the file. Blocks.
         """
         files, size = self._files, self.blob.uncompressed_size
         if files is None or size % _BLOCK or files.count() < len(self.table):
             return None
-        if not all(self._has(row) for row in range(len(self.table))):
-            return None
         if any(files.has_data(start, end) for start, end in self._gaps_between(0, size)):
             return None
-        files.sync()
-        return files.data_path
+        return files.data_path if files.freeze(list(self.table.positions)) else None
 
     def missing(self, rows: Iterable[int]) -> list[int]:
         """Those of `rows` that are neither here nor on their way."""
@@ -255,6 +257,11 @@ class BlobCache:
         here = 0 if self._files is None else self._files.count()
         return {"chunks": len(self.table), "cached": here}
 
+    async def idle(self) -> None:
+        """Wait until nothing is on its way."""
+        while self._flights:
+            await next(iter(self._flights.values())).landed.wait()
+
     def close(self) -> None:
         if self._files is not None:
             self._files.close()
@@ -297,17 +304,29 @@ class BlobCache:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _read_local(self, row: int, low: int, high: int) -> Data:
-        """Bytes of a chunk that is marked as here; if the disk lost it, it is fetched again."""
+        """Bytes of a chunk that is here; if it was taken back or lost, it is fetched again."""
         assert self._files is not None
-        data: Data | None = self._files.read_now(low, high - low)
+        stamp = self._files.stamp()
+        data: Data | None = None
+        if self._has(row):
+            self._use(range(row, row + 1))
+            data = self._files.read_now(low, high - low, stamp)
         if data is None:
-            data = await trio.to_thread.run_sync(self._files.read, low, high - low)
+            positions = [self.table.positions[row]]
+            data = await trio.to_thread.run_sync(self._files.read, positions, low, high - low)
         if data is not None:
             return data
-        self._files.mark(self.table.positions[row], here=False)
         first = self.table.uncompressed_offsets[row]
         chunk = (await self._obtain([row]))[row]
         return memoryview(chunk)[low - first : high - first]
+
+    def _use(self, rows: range) -> None:
+        assert self._files is not None
+        for row in rows:
+            self._files.use(self.table.positions[row])
+
+    def _positions(self, rows: Iterable[int]) -> list[int]:
+        return [self.table.positions[row] for row in rows]
 
     def _launch(self, wanted: list[int], *, widen: bool = True) -> None:
         """Start flights for `wanted`, each with the missing neighbours its request can carry."""
@@ -377,20 +396,10 @@ class BlobCache:
         """Serve chunks of an unclean stop from disk if they still have their digests."""
         with self._landing(flights):
             for row in rows:
-                data = await trio.to_thread.run_sync(self._verified_local, row)
-                assert self._files is not None
-                self._files.mark(self.table.positions[row], here=data is not None)
+                data = await trio.to_thread.run_sync(self._intake.recheck, row)
                 if data is not None:
                     self._land(flights, row, data)
             await self._fetch(list(flights), list(flights), flights, urgency)
-
-    def _verified_local(self, row: int) -> bytes | None:
-        assert self._files is not None
-        chunk = self.table.row(row)
-        data = self._files.read(chunk.uncompressed_offset, chunk.uncompressed_size)
-        if data is None or codec.digest(self._digester, data) != chunk.digest:
-            return None
-        return data
 
     async def _fly(
         self,
@@ -401,7 +410,18 @@ class BlobCache:
     ) -> None:
         """Bring the chunks of `whole` by one request, those of `wanted` first."""
         with self._landing(flights):
-            await self._fetch(wanted, whole, flights, urgency)
+            if self._intake.may_copy():
+                for decoded in await trio.to_thread.run_sync(
+                    self._intake.copy, whole, limiter=self._decoders
+                ):
+                    self._enter(decoded, flights)
+            if len(flights) == len(whole):
+                await self._fetch(wanted, whole, flights, urgency)
+                return
+            for run in self._runs(sorted(flights), _ANY_SIZE):
+                with self._landing({row: flights.pop(row) for row in run}) as left:
+                    first = [row for row in run if row in wanted]
+                    await self._fetch(first, run, left, urgency)
 
     @contextmanager
     def _landing(self, flights: dict[int, _Flight]) -> Iterator[dict[int, _Flight]]:
@@ -431,7 +451,7 @@ class BlobCache:
     ) -> None:
         if not whole:
             return
-        chunks = [self._checked(row) for row in whole]
+        chunks = [self._intake.checked(row) for row in whole]
         base = chunks[0].compressed_offset
         end = max(chunk.compressed_offset + chunk.compressed_size for chunk in chunks)
         try:
@@ -447,58 +467,19 @@ class BlobCache:
             return
         for part in (wanted, [row for row in whole if row not in set(wanted)]):
             for decoded in await trio.to_thread.run_sync(
-                self._decode, part, base, body, limiter=self._decoders
+                self._intake.decode, part, base, body, limiter=self._decoders
             ):
                 self._enter(decoded, flights)
 
-    def _checked(self, row: int) -> ChunkRow:
-        """The row, if it is of a kind and size that can be fetched."""
-        chunk = self.table.row(row)
-        where = f"blob {self.blob.blob_id} chunk {chunk.position}"
-        if chunk.flags & _UNSUPPORTED:
-            raise FormatError("encrypted or batched chunks are not supported", where)
-        if chunk.compressed_size > 2 * chunk.uncompressed_size + _GAP:
-            raise FormatError(f"absurd compressed size {chunk.compressed_size}", where)
-        return chunk
-
-    def _decode(self, rows: list[int], base: int, body: bytes) -> list[_Decoded]:
-        """Decode, verify and write chunks of a response; runs in a thread."""
-        view = memoryview(body)
-        results = []
-        for row in rows:
-            chunk = self.table.row(row)
-            start = chunk.compressed_offset - base
-            try:
-                data = self._verified(chunk, view[start : start + chunk.compressed_size])
-                stored = self._files is not None and self._files.write(
-                    chunk.uncompressed_offset, data
-                )
-                results.append(_Decoded(row, data, None, stored))
-            except Failure as error:
-                results.append(_Decoded(row, None, error, False))
-        return results
-
-    def _verified(self, chunk: ChunkRow, piece: memoryview) -> bytes:
-        where = f"blob {self.blob.blob_id} chunk {chunk.position}"
-        compressor = self.blob.compressor if chunk.flags & ChunkFlag.COMPRESSED else 0
-        try:
-            data = codec.decompress(compressor, piece, chunk.uncompressed_size)
-        except FormatError as error:
-            raise VerifyError(f"{where}: {error}") from error
-        if codec.digest(self._digester, data) != chunk.digest:
-            raise VerifyError(f"{where}: its bytes do not have their digest")
-        return data
-
-    def _enter(self, decoded: _Decoded, flights: dict[int, _Flight]) -> None:
+    def _enter(self, decoded: Decoded, flights: dict[int, _Flight]) -> None:
         if decoded.data is None:
             assert decoded.error is not None
             self._land(flights, decoded.row, decoded.error)
             return
-        if decoded.stored:
-            assert self._files is not None
-            self._files.mark(self.table.positions[decoded.row], here=True)
-        else:
+        if not decoded.stored:
             self._hold(decoded.row, decoded.data)
+        if self._quota is not None:
+            self._quota.entered(len(decoded.data))
         self._land(flights, decoded.row, decoded.data)
 
     def _hold(self, row: int, data: bytes) -> None:
