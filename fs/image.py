@@ -120,6 +120,14 @@ class Image:
                 self._blobs[index] = await self._open_blob(index)
             return self._blobs[index]
 
+    def is_open(self, index: int) -> bool:
+        """Whether the cache of a blob has been opened."""
+        return index in self._blobs
+
+    def data_path(self, index: int) -> str:
+        """Where the decoded bytes of a blob are looked for on local disk."""
+        return self._store.data_path(self.bootstrap.blobs[index])
+
     async def _open_blob(self, index: int) -> BlobCache:
         record = self.bootstrap.blobs[index]
         if record.features & _UNSUPPORTED:

@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 import pyfuse3
@@ -18,8 +19,10 @@ from pyfuse3 import EntryAttributes, FUSEError, RequestContext
 
 from fs.cache.blob import Data
 from fs.drivers.errnos import errno_boundary
-from fs.drivers.instances import ROOT, Instances
+from fs.drivers.flat import FlatFiles
+from fs.drivers.instances import BLOBS, ROOT, Instances
 from fs.format.bootstrap import Inode
+from fs.format.errors import NotFoundError
 
 _FOREVER = 10.0 * 365 * 86400
 _BLOCK = 4096
@@ -44,6 +47,7 @@ class TreeOperations(pyfuse3.Operations):
         self._instances = instances
         self._on_init = on_init
         self._on_forget = on_forget
+        self._blob_files = instances.first_inode(BLOBS)
         # The attributes cost an allocation each; a listing is often followed by lookups.
         self._kept = lru_cache(_ATTRIBUTES_KEPT)(self._make_attributes)
 
@@ -119,9 +123,19 @@ class TreeOperations(pyfuse3.Operations):
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for inode, lookups in inode_list:
-            number = self._instances.forget(inode, lookups)
+            number = self._let_go(inode, lookups)
             if number is not None:
                 self._on_forget(number)
+
+    def _let_go(self, inode: int, lookups: int) -> int | None:
+        """The number of the instance that the kernel needs no more, if this was the last of it."""
+        if inode < self._blob_files:
+            return self._instances.forget(inode, lookups)
+        with suppress(NotFoundError):
+            _, tree, nid = self._instances.resolve(inode)
+            if isinstance(tree, FlatFiles):
+                return tree.forget(nid, lookups)
+        return None
 
     # ENOSYS would make the kernel stop asking, for images to come as well.
     @errno_boundary

@@ -14,9 +14,12 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple, Protocol
 
+import trio
+
 from fs.cache.blob import Data
 from fs.format.bootstrap import DirEntry, Inode
 from fs.format.errors import FormatError, NotFoundError
+from fs.image import Image
 
 ROOT = 1
 _NID_BITS = 40
@@ -132,6 +135,11 @@ class Instances:
         above = tree.lookup(nid, b"..")
         return self.inode_number(number, tree, tree.root if above is None else above)
 
+    @staticmethod
+    def first_inode(number: int) -> int:
+        """Where the FUSE inodes of a tree begin."""
+        return number << _NID_BITS
+
     def root_of(self, number: int) -> int:
         tree = self._trees[number]
         return self.inode_number(number, tree, tree.root)
@@ -165,3 +173,53 @@ class Instances:
     @property
     def trees(self) -> list[Tree]:
         return list(self._trees.values())
+
+
+class MountOptionsLike(Protocol):
+    """The part of a mount's options that a driver looks at."""
+
+    @property
+    def nosuid(self) -> bool: ...
+
+
+class Instance:
+    """One image that somebody has mounted, or is about to.
+
+    `number` names it in inodes and is never used again; `id` names its directory.
+    `taken` once a client has the mount; `leaving` once it was unmounted and may
+    still have users. `device` is the mount's "MAJOR:MINOR".
+    """
+
+    def __init__(
+        self, number: int, source: str, mountpoint: str, options: MountOptionsLike, image: Image
+    ) -> None:
+        self.number = number
+        self.id = f"{number:x}"
+        self.source = source
+        self.mountpoint = mountpoint
+        self.options = options
+        self.image = image
+        self.driver = "fuse"
+        self.reason = ""
+        self.device = ""
+        self.taken = False
+        self.leaving = False
+        self.abandoned = False
+        self.last_error: str | None = None
+        self.forgotten = trio.Event()
+        """Set when the kernel has let go of the root of the instance's tree."""
+
+
+class Driver(Protocol):
+    """One way in which an instance reaches the kernel."""
+
+    name: str
+
+    async def attach(self, instance: Instance) -> int:
+        """A new detached mount of the instance, as a descriptor. Failure."""
+
+    async def in_use(self, instance: Instance) -> bool:
+        """Whether the kernel still needs the daemon for it; may take a second to find out."""
+
+    async def detach(self, instance: Instance) -> None:
+        """Let go of what `attach` made: the instance is over."""
