@@ -82,10 +82,29 @@ def _add_mount_arguments(mount: argparse.ArgumentParser) -> None:
         "--amplify",
         metavar="BYTES",
         type=int,
-        default=256 << 10,
-        help="up to what size a request takes along what lies behind (default 262144)",
+        default=128 << 10,
+        help="how much a first request takes along of what lies around it (default 131072)",
     )
-    mount.add_argument("--no-prefetch", action="store_true", help="fetch only what is read")
+    prefetch = mount.add_mutually_exclusive_group()
+    prefetch.add_argument(
+        "--prefetch",
+        choices=("table", "all", "none"),
+        default="table",
+        help="what to fetch unasked: what the image lists (default), all of it, nothing",
+    )
+    prefetch.add_argument(
+        "--no-prefetch",
+        action="store_const",
+        const="none",
+        dest="prefetch",
+        help="the same as --prefetch none",
+    )
+    mount.add_argument(
+        "--prefetch-bandwidth",
+        metavar="BYTES",
+        type=int,
+        help="bytes a second for what --prefetch all fetches beyond the list",
+    )
     mount.add_argument("--nosuid", action="store_true", help="ignore set-user-ID bits")
     mount.add_argument("--json", action="store_true", help="describe the mount in JSON")
     mount.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")

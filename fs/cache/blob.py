@@ -27,6 +27,7 @@ from fs.cache.fetch import Fetcher, Urgency
 from fs.cache.files import BlobFiles
 from fs.cache.index import ContentIndex
 from fs.cache.intake import Decoded, Intake
+from fs.cache.neighbours import Neighbours
 from fs.cache.quota import Quota
 from fs.format.blobtable import BlobRecord
 from fs.format.chunktable import ChunkTable
@@ -85,7 +86,7 @@ class BlobCache:
         nursery: trio.Nursery,
         *,
         digester: int,
-        amplify: int = 256 << 10,
+        amplify: int = 128 << 10,
         index: ContentIndex | None = None,
         quota: Quota | None = None,
     ) -> None:
@@ -98,7 +99,7 @@ class BlobCache:
         self._fetcher = fetcher
         self._files = files
         self._nursery = nursery
-        self._amplify = amplify
+        self._neighbours = Neighbours(table, amplify)
         self._intake = Intake(blob, table, digester, files, index, quota)
         self._quota = quota
         self._gaps: list[tuple[int, int]] | None = None
@@ -339,7 +340,7 @@ class BlobCache:
         for run in self._runs(absent, _MERGED):
             fresh = [row for row in run if row not in self._flights]
             if fresh:
-                whole = self._with_neighbours(fresh) if widen else fresh
+                whole = self._neighbours.around(fresh, self._is_free, _GAP) if widen else fresh
                 self._nursery.start_soon(self._fly, fresh, whole, self._begin(whole))
 
     def _begin(self, rows: Iterable[int]) -> dict[int, _Flight]:
@@ -374,15 +375,8 @@ class BlobCache:
             and offsets[row] + sizes[row] - offsets[run[0]] <= limit
         )
 
-    def _with_neighbours(self, run: list[int]) -> list[int]:
-        whole = list(run)
-        for row in range(run[-1] + 1, len(self.table)):
-            if self._has(row) or row in self._flights or self._is_suspect(row):
-                break
-            if not self._adjoin(whole, row, self._amplify):
-                break
-            whole.append(row)
-        return whole
+    def _is_free(self, row: int) -> bool:
+        return not (self._has(row) or row in self._flights or self._is_suspect(row))
 
     def _is_suspect(self, row: int) -> bool:
         return self._files is not None and self._files.is_suspect(self.table.positions[row])

@@ -38,7 +38,7 @@ class CacheStore:
         directory: str,
         nursery: trio.Nursery,
         *,
-        amplify: int = 256 << 10,
+        amplify: int = 128 << 10,
         limit: int | None = None,
         grace: float = 10.0,
     ) -> None:

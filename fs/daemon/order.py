@@ -40,8 +40,8 @@ class MountOptions(NamedTuple):
     backend_url: str | None = None
     outage_deadline: float = 120.0
     """Seconds that reads wait through an outage of the backend before they fail with EIO."""
-    amplify: int = 256 << 10
-    """Bytes up to which a missing chunk's request takes the missing chunks behind it along."""
+    amplify: int = 128 << 10
+    """Bytes that a missing chunk's request brings at first; more where much is missed."""
     prefetch: str | bool = "table"
     """What is fetched unasked: the image's "table" (True), "all", or "none" (False)."""
     prefetch_bandwidth: int | None = None

@@ -33,6 +33,8 @@ def _options(arguments: argparse.Namespace) -> MountOptions:
     """The options with every path absolute: the daemon need not share our directory."""
     if arguments.outage_deadline < 0 or arguments.amplify < 0:
         raise UsageError("--outage-deadline and --amplify cannot be negative")
+    if arguments.prefetch_bandwidth is not None and arguments.prefetch_bandwidth <= 0:
+        raise UsageError("--prefetch-bandwidth must be more than 0")
     return MountOptions(
         plain_http=arguments.plain_http,
         insecure=arguments.insecure,
@@ -45,7 +47,8 @@ def _options(arguments: argparse.Namespace) -> MountOptions:
         backend_url=arguments.backend_url,
         outage_deadline=arguments.outage_deadline,
         amplify=arguments.amplify,
-        prefetch=not arguments.no_prefetch,
+        prefetch=arguments.prefetch,
+        prefetch_bandwidth=arguments.prefetch_bandwidth,
         nosuid=arguments.nosuid,
         log_level=arguments.log_level,
     )
