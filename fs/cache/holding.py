@@ -11,7 +11,7 @@ import fcntl
 import mmap
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from fs.cache.claims import Claims, Columns
 from fs.cache.files import unsettle
@@ -89,7 +89,8 @@ class Holding:
         """Let these chunks go, and their room on disk. Hold the changing lock for taking back.
 
         The order is what readers and crashes rest on: the stamp, the bits, the
-        bits on disk, the bytes, the stamp.
+        bits on disk, the bytes, the stamp. A frozen file keeps its bytes and loses its
+        name: it must not be given to a kernel again.
         """
         assert self.claims is not None
         chosen = sorted(positions, key=columns.offsets.__getitem__)
@@ -99,8 +100,12 @@ class Holding:
             byte, mask = chunkmap.bit(position)
             self._bits[byte] &= ~mask & 0xFF
         self._bits.flush()
-        for start, end in _ranges(chosen, columns):
-            _punch(self.data, start, end)
+        if not self.is_frozen():
+            for start, end in _ranges(chosen, columns):
+                _punch(self.data, start, end)
+        elif chosen:
+            with suppress(FileNotFoundError):
+                os.unlink(self.prefix + ".data")
         self.claims.end_taking_back()
 
 
