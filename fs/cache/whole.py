@@ -9,6 +9,7 @@ under its name (see `BlobCache.whole_file`).
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import stat
@@ -38,12 +39,16 @@ def mark(path: str, image: str, blob: BlobRecord) -> None:
 
 
 def open_marked(path: str, image: str, blob: BlobRecord) -> int | None:
-    """The opened file if it is marked as the whole of the image's blob, else None."""
+    """The opened file if it is marked as the whole of the image's blob, else None.
+
+    It is locked as a user's, so as long as it is open nobody takes it for unused.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return None
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         found = os.fstat(descriptor)
         os.getxattr(descriptor, f"{_ATTRIBUTE}{image}.{blob.index}")
         if stat.S_ISREG(found.st_mode) and found.st_size >= blob.uncompressed_size:

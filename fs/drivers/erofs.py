@@ -11,6 +11,7 @@ trio thread has to answer.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -24,7 +25,7 @@ import trio
 
 from fs import mounts
 from fs.cache import whole
-from fs.drivers.flat import PROBE_CONTENT, PROBE_NAME, ROOT, FlatFiles, file_name
+from fs.drivers.flat import PROBE_CONTENT, PROBE_NAME, ROOT, file_name, file_nid
 from fs.drivers.instances import BLOBS, Instance, Instances
 from fs.format import codec
 from fs.format.blobtable import BlobFeature, BlobRecord, Digester
@@ -52,12 +53,13 @@ class ErofsDriver:
 
     name = "erofs"
 
-    def __init__(self, mnt: str, flat: FlatFiles, work: str) -> None:
+    def __init__(self, mnt: str, work: str) -> None:
         self._mnt = mnt
-        self._flat = flat
         self._work = work
         self._refusal: str | None = None
         self._probing = trio.Lock()
+        #: Local files that the kernel reads, locked so that nobody takes them for unused.
+        self._held: dict[int, list[int]] = {}
 
     async def choose(self, instance: Instance, wanted: str) -> tuple[str, str]:
         """The driver for an instance and why: `wanted` is auto, erofs or fuse.
@@ -90,22 +92,18 @@ class ErofsDriver:
         number, image = instance.number, instance.image
         attributes = mounts.MOUNT_ATTR_NOSUID if instance.options.nosuid else 0
         devices = await self._devices(image)
+        local = [device.local for device in devices if device.local is not None]
+        self._held.setdefault(number, []).extend(local)
         try:
-            return await self._attach(number, image, devices, attributes)
-        except OSError as error:
-            local = [device for device in devices if device.local is not None]
-            if not local:
-                raise MountError(str(error.strerror or error)) from error
-            log.info("%s: without local files: %s", image.bootstrap.name, error)
-        finally:
-            for device in devices:
-                if device.local is not None:
-                    os.close(device.local)
-        try:
+            if local:
+                try:
+                    return await self._attach(number, image, devices, attributes)
+                except OSError as error:
+                    log.info("%s: without local files: %s", image.bootstrap.name, error)
             flat = [device._replace(local=None) for device in devices]
             return await self._attach(number, image, flat, attributes)
         except OSError as error:
-            raise MountError(str(error.strerror or error)) from error
+            raise MountError(f"{image.bootstrap.name}: {error.strerror or error}") from error
 
     async def _attach(
         self, number: int, image: Image, devices: Sequence[Device], attributes: int
@@ -154,6 +152,8 @@ class ErofsDriver:
 
     async def detach(self, instance: Instance) -> None:
         """The instance is dropped: note which of its blobs have become whole."""
+        for descriptor in self._held.pop(instance.number, ()):
+            os.close(descriptor)
         image = instance.image
         opened = [blob for blob in image.bootstrap.blobs if image.is_open(blob.index)]
         if opened:
@@ -163,12 +163,20 @@ class ErofsDriver:
 
     async def in_use(self, instance: Instance) -> bool:
         """Whether a mount of the instance still reads through us."""
-        return self._flat.in_use(instance.number)
+        first = Instances.first_inode(BLOBS)
+        return any(
+            _is_known(first | file_nid(instance.number, blob.index))
+            for blob in instance.image.bootstrap.blobs
+        )
 
-    def restore(self, instance: Instance) -> None:
-        """Count the devices of an instance that a predecessor mounted as in use."""
-        for blob in instance.image.bootstrap.blobs:
-            self._flat.adopt(instance.number, blob.index)
+
+def _is_known(inode: int) -> bool:
+    """Whether the kernel knows an inode: it can be told of its attributes only then."""
+    try:
+        pyfuse3.invalidate_inode(inode, attr_only=True)
+    except OSError as error:
+        return error.errno != errno.ENOENT
+    return True
 
 
 def unfit(image: Image) -> str:

@@ -8,11 +8,12 @@ chunk is verified before it is served, as everywhere. Names carry all there is
 to know, so a new worker serves the handles of the old one.
 
 The kernel forgets an inode after the last user of the mount above it left, for
-its name is taken back at once: see `forget`.
+its name is taken back at once (see `erofs.py`).
 """
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Callable, Iterator
 
@@ -27,6 +28,7 @@ PROBE_NAME = b"probe"
 PROBE_CONTENT = b"read by the kernel through a file that this daemon serves\n".ljust(4096, b".")
 _INDEX_BITS = 8
 _INDEX_MASK = (1 << _INDEX_BITS) - 1
+_NAME = re.compile(rb"([1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,2})")
 #: A device must end with a whole block of the largest size.
 _BLOCK = 4096
 
@@ -46,7 +48,6 @@ class FlatFiles:
 
     def __init__(self, image_of: Callable[[int], Image]) -> None:
         self._image_of = image_of
-        self._lookups: dict[int, int] = {}
 
     def inode(self, nid: int) -> Inode:
         if nid == ROOT:
@@ -58,28 +59,19 @@ class FlatFiles:
         return _inode(nid, stat.S_IFREG | 0o400, size)
 
     def lookup(self, nid: int, name: bytes) -> int | None:
-        """The nid of a file; every answer counts until the kernel forgets it."""
-        found = self._find(name)
-        if found is not None and found > PROBE:
-            self._lookups[found] = self._lookups.get(found, 0) + 1
-        return found
-
-    def _find(self, name: bytes) -> int | None:
         if name in (b".", b".."):
             return ROOT
         if name == PROBE_NAME:
             return PROBE
-        number, dot, index = name.partition(b".")
-        if not (dot and number.isdigit() and index.isdigit() and len(name) < 20):
+        match = _NAME.fullmatch(name)
+        if match is None:
             return None
+        number, index = int(match[1]), int(match[2])
         try:
-            blobs = self._image_of(int(number)).bootstrap.blobs
+            count = len(self._image_of(number).bootstrap.blobs)
         except NotFoundError:
             return None
-        nid = int(number) << _INDEX_BITS | int(index)
-        return (
-            nid if int(index) < len(blobs) and file_name(int(number), int(index)) == name else None
-        )
+        return file_nid(number, index) if index < count else None
 
     def entries(self, nid: int, start: int) -> Iterator[DirEntry]:
         """Nothing: the names are for the kernel, which knows them."""
@@ -99,27 +91,15 @@ class FlatFiles:
         image = self._image_of(nid >> _INDEX_BITS)
         return await image.read_flat(nid & _INDEX_MASK, offset, length)
 
-    def adopt(self, number: int, index: int) -> None:
-        """Count a file as known to the kernel: a predecessor has mounted on it."""
-        self._lookups.setdefault(number << _INDEX_BITS | index, 1)
 
-    def forget(self, nid: int, lookups: int) -> int | None:
-        """The kernel let go of a file: the instance's number when it was its last one.
+def file_nid(number: int, index: int) -> int:
+    """The nid of blob `index` of instance `number`."""
+    return number << _INDEX_BITS | index
 
-        A predecessor's lookups are not known, so what it answered counts as forgotten.
-        """
-        if nid not in self._lookups:
-            return None
-        self._lookups[nid] -= lookups
-        if self._lookups[nid] > 0:
-            return None
-        del self._lookups[nid]
-        number = nid >> _INDEX_BITS
-        return None if self.in_use(number) else number
 
-    def in_use(self, number: int) -> bool:
-        """Whether the kernel holds any file of the instance."""
-        return any(nid >> _INDEX_BITS == number for nid in self._lookups)
+def instance_of(nid: int) -> int | None:
+    """The number of the instance that a file belongs to."""
+    return nid >> _INDEX_BITS or None
 
 
 def _inode(nid: int, mode: int, size: int) -> Inode:

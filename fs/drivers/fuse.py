@@ -11,7 +11,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import lru_cache
 
 import pyfuse3
@@ -19,10 +18,9 @@ from pyfuse3 import EntryAttributes, FUSEError, RequestContext
 
 from fs.cache.blob import Data
 from fs.drivers.errnos import errno_boundary
-from fs.drivers.flat import FlatFiles
+from fs.drivers.flat import instance_of
 from fs.drivers.instances import BLOBS, ROOT, Instances
 from fs.format.bootstrap import Inode
-from fs.format.errors import NotFoundError
 
 _FOREVER = 10.0 * 365 * 86400
 _BLOCK = 4096
@@ -34,7 +32,8 @@ _DOTS = 2
 class TreeOperations(pyfuse3.Operations):
     """`on_init` is called once, when libfuse has seen its INIT request.
 
-    `on_forget` gets the number of each tree whose root the kernel has let go.
+    `on_forget` gets the number of each tree whose root, or whose flat blob, the kernel
+    has let go.
     """
 
     def __init__(
@@ -128,14 +127,10 @@ class TreeOperations(pyfuse3.Operations):
                 self._on_forget(number)
 
     def _let_go(self, inode: int, lookups: int) -> int | None:
-        """The number of the instance that the kernel needs no more, if this was the last of it."""
+        """The number of the instance that the kernel needs less, perhaps no more."""
         if inode < self._blob_files:
             return self._instances.forget(inode, lookups)
-        with suppress(NotFoundError):
-            _, tree, nid = self._instances.resolve(inode)
-            if isinstance(tree, FlatFiles):
-                return tree.forget(nid, lookups)
-        return None
+        return instance_of(inode - self._blob_files)
 
     # ENOSYS would make the kernel stop asking, for images to come as well.
     @errno_boundary
