@@ -19,7 +19,7 @@ from fs.cache.readahead import ReadAhead
 from fs.cache.store import CacheStore
 from fs.format.blobtable import BlobFeature
 from fs.format.bootstrap import Bootstrap, DirEntry, Extent, Inode, open_bootstrap
-from fs.format.errors import FormatError, NotFoundError, VerifyError
+from fs.format.errors import Failure, FormatError, NotFoundError, VerifyError
 from fs.format.tree import HOLE
 
 _UNSUPPORTED = BlobFeature.ZRAN | BlobFeature.BATCH | BlobFeature.ENCRYPTED | BlobFeature.TARFS
@@ -34,6 +34,8 @@ class Image:
         self._fetcher = fetcher
         self._blobs: dict[int, BlobCache] = {}
         self._opening = trio.Lock()
+        #: What the last read that failed said.
+        self.last_error: str | None = None
         self._ahead = ReadAhead()
         #: Told of each read before it is served: nid, or index of a flat blob, offset, length.
         self.on_read: Callable[[int, int, int], None] | None = None
@@ -99,7 +101,10 @@ class Image:
         try:
             cache = self._blobs.get(extent.blob_index) or await self.blob(extent.blob_index)
             return await cache.read(extent.blob_offset, extent.length, widen=widen)
-        except NotFoundError as error:
+        except Failure as error:
+            self.last_error = error.message
+            if not isinstance(error, NotFoundError):
+                raise
             # Names are found by lookup; here the file exists and its promised bytes do not.
             raise VerifyError(error.message) from error
 
@@ -190,8 +195,19 @@ class Image:
             await trio.to_thread.run_sync(cache.settle)
         return self.is_local()
 
+    async def close(self) -> None:
+        """Give the caches back. Nobody may read any more."""
+        async with self._opening:
+            for cache in self._blobs.values():
+                await self._store.release(cache)
+            self._blobs.clear()
+
     def status(self) -> dict[str, Any]:
+        blobs = [{"blob": cache.blob.blob_id} | cache.counts() for cache in self._blobs.values()]
         return {
+            "chunks": sum(blob["chunks"] for blob in blobs),
+            "cached_chunks": sum(blob["cached"] for blob in blobs),
+            "blobs_opened": blobs,
             "inodes": self.bootstrap.inode_count,
             "blobs": len(self.bootstrap.blobs),
             "local": self.is_local(),

@@ -24,7 +24,7 @@ from fs.format.errors import (
     VerifyError,
 )
 from fs.registry.client import RegistryClient
-from fs.registry.hosts import find_hosts
+from fs.registry.hosts import Host, find_hosts
 from fs.registry.reference import Reference
 from fs.registry.retry import TemporaryFault
 from fs.registry.store import StoreOptions
@@ -39,17 +39,22 @@ _NEXT_MAY_HELP = (UnreachableError, AccessError, NotFoundError, FormatError, Ver
 
 
 class Hosts:
-    """Clients of the hosts of one repository, in the order of the configuration. Thread-safe."""
+    """Clients of the hosts of one repository, in the order of the configuration. Thread-safe.
+
+    `hosts` are asked instead of those that `options` lead to.
+    """
 
     def __init__(
         self,
         reference: Reference,
         options: StoreOptions,
+        hosts: tuple[Host, ...] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.retry = options.retry
         self.clients = tuple(
-            RegistryClient(reference, options, host) for host in find_hosts(reference, options)
+            RegistryClient(reference, options, host)
+            for host in hosts or find_hosts(reference, options)
         )
         self._name = reference.familiar
         self._clock = clock

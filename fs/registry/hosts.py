@@ -56,6 +56,16 @@ class Trust(NamedTuple):
 _USUAL = Trust()
 
 
+def trust_of(
+    options: StoreOptions, ca_files: tuple[Path, ...] = (), *, more: Trust = _USUAL
+) -> Trust:
+    """What the options say, more authorities, and what is set for one host."""
+    given = (options.ca_file,) if options.ca_file else ()
+    return Trust(
+        more.checked and not options.insecure, (*more.ca_files, *ca_files, *given), more.clients
+    )
+
+
 @dataclass(frozen=True)
 class Host:
     """One server. `name` is HOST[:PORT], which logins are for.
@@ -74,21 +84,15 @@ class Host:
     login: Credentials | None = field(default=None, repr=False)
 
 
+def hosts_dirs(chosen: str | None) -> tuple[Path, ...]:
+    """Where to look: in the directory that the user names, else in the system's."""
+    return (Path(chosen),) if chosen else SYSTEM_DIRS
+
+
 def find_hosts(reference: Reference, options: StoreOptions) -> tuple[Host, ...]:
     """The hosts for a reference in the order in which they are asked, the registry's own last."""
     hosts = _configured(reference, options.hosts_dirs) or (Host(reference.domain),)
-    ca_files = (options.ca_file,) if options.ca_file else ()
-    return tuple(
-        replace(
-            host,
-            trust=Trust(
-                host.trust.checked and not options.insecure,
-                (*host.trust.ca_files, *ca_files),
-                host.trust.clients,
-            ),
-        )
-        for host in hosts
-    )
+    return tuple(replace(host, trust=trust_of(options, more=host.trust)) for host in hosts)
 
 
 def _configured(reference: Reference, roots: tuple[Path, ...]) -> tuple[Host, ...]:

@@ -40,9 +40,11 @@ _MAX_BROUGHT = 1024
 class RegistryReader:
     """An ImageReader of a reference."""
 
-    def __init__(self, reference: Reference, options: StoreOptions) -> None:
+    def __init__(
+        self, reference: Reference, options: StoreOptions, hosts: tuple[Host, ...] | None = None
+    ) -> None:
         self._reference = reference
-        self._hosts = Hosts(reference, options)
+        self._hosts = Hosts(reference, options, hosts)
         self._lock = threading.Lock()
         self._known_top: Manifest | Index | None = None
         self._brought: OrderedDict[tuple[str, int, int], set[RegistryClient]] = OrderedDict()

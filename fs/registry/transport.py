@@ -24,7 +24,7 @@ import urllib3
 from fs.format.errors import AccessError, FormatError, UnreachableError
 from fs.registry.address import Origin, origin, shown
 from fs.registry.body import PIECE
-from fs.registry.hosts import Trust
+from fs.registry.hosts import Trust, trust_of
 from fs.registry.pace import keep_pace
 from fs.registry.proxy import proxies_for
 from fs.registry.retry import TemporaryFault, is_temporary_status
@@ -32,7 +32,7 @@ from fs.registry.store import StoreOptions
 from fs.registry.tls import client_context
 
 _POOL_HOSTS = 8
-_POOL_CONNECTIONS = 16
+_POOL_CONNECTIONS = 32
 _BLOCK = 128 << 10
 _DRAIN = 64 << 10
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b")
@@ -108,10 +108,8 @@ class Transport:
     def __init__(
         self, options: StoreOptions, trust: Trust | None = None, own: Origin | None = None
     ) -> None:
-        if trust is None:
-            trust = Trust(not options.insecure, (options.ca_file,) if options.ca_file else ())
         self._options = options
-        self._trust = trust
+        self._trust = trust = trust or trust_of(options)
         self._own = own if trust.clients else None
         self._lock = threading.Lock()
         self._adapters: dict[tuple[bool, bool], _Adapter] = {}

@@ -112,7 +112,7 @@ def test_host_that_failed_is_asked_again_after_a_rest(world: World, tmp_path: Pa
     mirror, own = world.server(script(Reply(503), serve)), world.server(serve)
     options = configure(tmp_path, (mirror, ""), server=own)
     now = [0.0]
-    hosts = Hosts(parse_reference(f"{REGISTRY}/repo"), options, lambda: now[0])
+    hosts = Hosts(parse_reference(f"{REGISTRY}/repo"), options, clock=lambda: now[0])
 
     def fetch(client: RegistryClient) -> str:
         client.blob(LAYER.digest).close()

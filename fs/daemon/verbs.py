@@ -1,0 +1,235 @@
+"""The worker's end of the control socket: what clients may ask, and how a mount is handed over.
+
+A mount's descriptor travels beside the answer. The client then says `taken` on
+the same connection; when that ends without it, the instance is abandoned.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+import msgpack
+import trio
+
+from fs.daemon.control import FRAME_LIMIT
+from fs.daemon.failures import failure_to
+from fs.daemon.operations import Operations
+from fs.daemon.order import Order
+from fs.drivers.instances import Instance
+from fs.format.errors import Failure, UsageError
+
+log = logging.getLogger(__name__)
+
+Fields = Mapping[str, Any]
+Verb = Callable[[Operations, Fields], Awaitable[dict[str, Any]]]
+
+#: How long a client may take between a mount's descriptor and its word (seconds).
+_TAKING = 10.0
+_TALKING = 10.0
+
+
+async def serve(server: socket.socket, operations: Operations) -> None:
+    """Answer whoever may open the socket. Ends only by cancellation."""
+    server.setblocking(False)
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(server.dup()))
+    await trio.serve_listeners(partial(_converse, operations), [listener])
+
+
+async def _converse(operations: Operations, stream: trio.SocketStream) -> None:
+    async with stream:
+        try:
+            while (request := await _receive(stream)) is not None:
+                await _answer(operations, stream, request)
+        except (trio.BrokenResourceError, OSError):
+            pass  # the client has left
+        except Exception:
+            log.exception("a client's request failed")
+
+
+async def _receive(stream: trio.SocketStream) -> Fields | None:
+    """The next request; None when the client has no more, or speaks another language."""
+    head = await _exactly(stream, 4)
+    size = int.from_bytes(head, "little")
+    if len(head) < 4 or size > FRAME_LIMIT:
+        return None
+    with trio.move_on_after(_TALKING):
+        try:
+            fields = msgpack.unpackb(await _exactly(stream, size))
+        except ValueError:
+            return None
+        return fields if isinstance(fields, dict) else None
+    return None
+
+
+async def _exactly(stream: trio.SocketStream, size: int) -> bytes:
+    """`size` bytes, fewer when the connection ends."""
+    body = b""
+    while len(body) < size and (piece := await stream.receive_some(size - len(body))):
+        body += piece
+    return body
+
+
+async def _answer(operations: Operations, stream: trio.SocketStream, request: Fields) -> None:
+    if operations.ending:
+        await _send(stream, {"ending": True})
+        return
+    with operations.occupied():
+        await _answer_in_turn(operations, stream, request)
+
+
+async def _answer_in_turn(
+    operations: Operations, stream: trio.SocketStream, request: Fields
+) -> None:
+    verb = request.get("verb")
+    try:
+        if verb == "mount":
+            await _hand_over(operations, stream, request)
+            return
+        if verb not in VERBS:
+            raise UsageError(f"{verb!r}: no verb of this daemon")
+        answer = {"ok": await VERBS[verb](operations, request)}
+    except Failure as failure:
+        answer = {"failure": failure_to(failure)}
+    except (KeyError, TypeError, ValueError) as error:
+        log.exception("request %r", verb)
+        answer = {"failure": failure_to(UsageError(f"{verb}: {type(error).__name__} {error}"))}
+    await _send(stream, answer)
+
+
+async def _send(
+    stream: trio.SocketStream, answer: dict[str, Any], descriptor: int | None = None
+) -> None:
+    body = msgpack.packb(answer)
+    head = len(body).to_bytes(4, "little")
+    with trio.fail_after(_TALKING):
+        if descriptor is None:
+            await stream.send_all(head + body)
+            return
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor.to_bytes(4, "little"))]
+        sent = await stream.socket.sendmsg([head], rights)
+        await stream.send_all(head[sent:] + body)
+
+
+# -- handing a mount over -------------------------------------------------------------------
+
+
+async def _hand_over(operations: Operations, stream: trio.SocketStream, request: Fields) -> None:
+    """Mount for the client as long as it waits; what it does not take is dropped."""
+    order = Order.from_json(request)
+    instance: Instance | None = None
+    taken = False
+    try:
+        async with _WhileConnected(stream):
+            instance = await operations.mount(order, replace=bool(request.get("replace")))
+            descriptor = await operations.attach(instance)
+        try:
+            told = {"ok": _mounted(operations, instance)}
+            await _send(stream, told, None if descriptor < 0 else descriptor)
+        finally:
+            if descriptor >= 0:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(os.close, descriptor)
+        with trio.move_on_after(_TAKING):
+            word = await _receive(stream)
+            taken = word is not None and word.get("verb") == "taken"
+        if taken:
+            operations.taken(instance)
+            await _send(stream, {"ok": {}})
+    finally:
+        if instance is not None and not taken:
+            operations.abandon(instance)
+
+
+def _mounted(operations: Operations, instance: Instance) -> dict[str, Any]:
+    resolved = operations.resolved(instance)
+    return {
+        "id": instance.id,
+        "pid": operations.identity.pid,
+        "device": instance.device,
+        "image_config": resolved.image_config,
+        "manifest_digest": resolved.manifest_digest,
+    }
+
+
+class _WhileConnected:
+    """The body is cancelled when the other end of `stream` goes; BrokenResourceError then."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._socket = stream.socket
+        self._nursery_manager = trio.open_nursery(strict_exception_groups=False)
+        self._gone = False
+
+    async def __aenter__(self) -> None:
+        self._nursery = await self._nursery_manager.__aenter__()
+        self._nursery.start_soon(self._watch)
+
+    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> bool | None:  # noqa: ANN401
+        self._nursery.cancel_scope.cancel()
+        suppressed = await self._nursery_manager.__aexit__(kind, error, trace)
+        if self._gone:
+            raise trio.BrokenResourceError
+        return suppressed
+
+    async def _watch(self) -> None:
+        await trio.lowlevel.wait_readable(self._socket)
+        if not await self._socket.recv(1, socket.MSG_PEEK):
+            self._gone = True
+            self._nursery.cancel_scope.cancel()
+
+
+# -- verbs ----------------------------------------------------------------------------------
+
+
+async def _taken(operations: Operations, fields: Fields) -> dict[str, Any]:
+    """A client whose worker died before it could say so."""
+    operations.taken(operations.by_id(fields["id"]))
+    return {}
+
+
+async def _umount(operations: Operations, fields: Fields) -> dict[str, Any]:
+    """`ending`: that was the daemon's last image."""
+    gone = await operations.umount(_chosen(operations, fields))
+    return {"gone": gone, "ending": operations.decide_to_end()}
+
+
+async def _forget(operations: Operations, fields: Fields) -> dict[str, Any]:
+    operations.forget_lost(fields["mountpoint"])
+    return {"ending": operations.decide_to_end()}
+
+
+async def _status(operations: Operations, fields: Fields) -> dict[str, Any]:
+    """Of one instance, or of all."""
+    if "id" in fields or "mountpoint" in fields:
+        chosen = [_chosen(operations, fields)]
+    else:
+        chosen = operations.all()
+    return {
+        "instances": [operations.status(instance) for instance in chosen],
+        "daemon": operations.daemon_status(),
+    }
+
+
+async def _stay(operations: Operations, fields: Fields) -> dict[str, Any]:
+    """From now on the daemon ends only when told to."""
+    operations.stay()
+    return operations.daemon_status()
+
+
+def _chosen(operations: Operations, fields: Fields) -> Instance:
+    if "id" in fields:
+        return operations.by_id(fields["id"])
+    return operations.by_mountpoint(fields["mountpoint"])
+
+
+VERBS: dict[str, Verb] = {
+    "taken": _taken,
+    "umount": _umount,
+    "forget": _forget,
+    "status": _status,
+    "stay": _stay,
+}
