@@ -36,7 +36,7 @@ class Image:
         self._opening = trio.Lock()
         #: What the last read that failed said.
         self.last_error: str | None = None
-        self._ahead = ReadAhead()
+        self.read_ahead = ReadAhead()
         #: Told of each read before it is served: nid, or index of a flat blob, offset, length.
         self.on_read: Callable[[int, int, int], None] | None = None
         self.on_flat: Callable[[int, int, int], None] | None = None
@@ -82,7 +82,7 @@ class Image:
         extents = self.bootstrap.extents(nid, offset, length)
         widen = True
         if sum([extent.length for extent in extents]) == length:
-            start, end, widen = self._ahead.read(nid, offset, length)
+            start, end, widen = self.read_ahead.read(nid, offset, length)
             if start < end:
                 self._fetch_ahead(self.bootstrap.extents(nid, start, end - start))
         if len(extents) == 1:
@@ -113,7 +113,7 @@ class Image:
         if self.on_flat is not None:
             self.on_flat(index, offset, length)
         cache = self._blobs.get(index) or await self.blob(index)
-        start, end, _ = self._ahead.read(-1 - index, offset, length)
+        start, end, _ = self.read_ahead.read(-1 - index, offset, length)
         if start < end:
             cache.ahead(start, end)
         return await cache.read_flat(offset, length)

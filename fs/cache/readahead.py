@@ -11,12 +11,14 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 _FIRST = 256 << 10
-_LARGEST = 8 << 20
+_LARGEST = 4 << 20
 #: The kernel's own read-ahead may bring two requests in the wrong order (bytes).
 _SLACK = 1 << 20
 #: Jumps after which a file counts as read at random places.
 _JUMPS = 2
 _FILES = 1024
+#: Windows on their way beyond the one that is read.
+_DEPTH = 2
 
 
 class Advice(NamedTuple):
@@ -81,7 +83,7 @@ class ReadAhead:
         if not self._largest or (offset == 0 and not reader.window):
             return _NOTHING  # the beginning of a file is read by many who read no more of it
         reader.jumps = 0
-        if reader.window and reader.ahead - end >= reader.window:
+        if reader.window and reader.ahead - end >= reader.window * _DEPTH:
             return _NOTHING
         reader.window = min(self._largest, reader.window * 2 or _FIRST)
         start = max(reader.ahead, end)
