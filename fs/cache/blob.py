@@ -459,11 +459,22 @@ class BlobCache:
                     flights.pop(row)
                     await self._fetch([row], [row], single, urgency)
             return
+        wrong: list[Decoded] = []
         for part in (wanted, [row for row in whole if row not in set(wanted)]):
             for decoded in await trio.to_thread.run_sync(
                 self._intake.decode, part, base, body, limiter=self._decoders
             ):
-                self._enter(decoded, flights)
+                if isinstance(decoded.error, VerifyError):
+                    wrong.append(decoded)
+                else:
+                    self._enter(decoded, flights)
+        if wrong and self._fetcher.reject(self.blob.blob_id, base, end - base):
+            rows = sorted(decoded.row for decoded in wrong)
+            again = [row for row in rows if row in wanted]
+            await self._fetch(again, rows, flights, urgency)
+            return
+        for decoded in wrong:
+            self._enter(decoded, flights)
 
     def _enter(self, decoded: Decoded, flights: dict[int, _Flight]) -> None:
         if decoded.data is None:

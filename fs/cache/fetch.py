@@ -6,7 +6,9 @@ behind large requests that nobody waits for yet.
 A fault that may pass (UnreachableError) is retried until the outage has lasted
 `outage_deadline` seconds. The deadline is the outage's, not the read's: once it
 is over, every read makes one attempt and fails fast until an attempt succeeds.
-Any other failure is final at once.
+A read that fails while others succeed gives up after the same time. An attempt ends
+by itself, however slowly a server sends (fs/registry/pace.py). Any other failure is
+final at once.
 """
 
 from __future__ import annotations
@@ -93,14 +95,20 @@ class Fetcher:
             if not self._demanded:
                 self._no_demand.set()
 
+    def reject(self, blob: str, offset: int, length: int) -> bool:
+        """Say that the bytes of a fetch were wrong; whether another server would be asked now."""
+        rejecting = getattr(self._backend, "reject", None)
+        return rejecting is not None and bool(rejecting(blob, offset, length))
+
     async def _patiently(self, blob: str, offset: int, length: int, urgency: Urgency) -> bytes:
+        begun = trio.current_time()
         attempt = 0
         while True:
             attempt += 1
             try:
                 data = await self._once(blob, offset, length, urgency)
             except UnreachableError as error:
-                if self._outage_is_over_deadline():
+                if self._outage_is_over_deadline() or self._is_over_deadline(begun):
                     raise
                 wait = self._backoff.delay(attempt, getattr(error, "retry_after", None))
                 log.warning("%s; asking again in %.1f s", error, wait)
@@ -132,4 +140,7 @@ class Fetcher:
         if self._outage_since is None or now - self._last_fault > _FORGET:
             self._outage_since = now
         self._last_fault = now
-        return now - self._outage_since >= self._deadline
+        return self._is_over_deadline(self._outage_since)
+
+    def _is_over_deadline(self, since: float) -> bool:
+        return trio.current_time() - since >= self._deadline
