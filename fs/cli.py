@@ -116,7 +116,7 @@ def _add_mount_arguments(mount: argparse.ArgumentParser) -> None:
         choices=("s3", "registry", "localfs", "http"),
         help="what FILE describes, if it does not say so itself",
     )
-    mount.add_argument("--cache-dir", metavar="DIR", help="where fetched data is kept")
+    _add_cache_arguments(mount)
     mount.add_argument("--platform", metavar="OS/ARCH", help="which image of an index")
     mount.add_argument("--plain-http", action="store_true", help="http without asking")
     mount.add_argument("--insecure", action="store_true", help="do not check certificates")
@@ -133,13 +133,6 @@ def _add_mount_arguments(mount: argparse.ArgumentParser) -> None:
         type=float,
         default=120.0,
         help="how long reads wait through an outage before they fail (default 120)",
-    )
-    mount.add_argument(
-        "--amplify",
-        metavar="BYTES",
-        type=int,
-        default=128 << 10,
-        help="how much a first request takes along of what lies around it (default 131072)",
     )
     prefetch = mount.add_mutually_exclusive_group()
     prefetch.add_argument(
@@ -161,6 +154,10 @@ def _add_mount_arguments(mount: argparse.ArgumentParser) -> None:
         type=int,
         help="bytes a second for what --prefetch all fetches beyond the list",
     )
+    _add_serving_arguments(mount)
+
+
+def _add_serving_arguments(mount: argparse.ArgumentParser) -> None:
     mount.add_argument("--trace", metavar="FILE", help="record what is touched first")
     mount.add_argument(
         "--driver",
@@ -170,6 +167,23 @@ def _add_mount_arguments(mount: argparse.ArgumentParser) -> None:
     )
     mount.add_argument("--nosuid", action="store_true", help="ignore set-user-ID bits")
     mount.add_argument("--json", action="store_true", help="describe the mount in JSON")
+
+
+def _add_cache_arguments(mount: argparse.ArgumentParser) -> None:
+    mount.add_argument("--cache-dir", metavar="DIR", help="where fetched data is kept")
+    mount.add_argument(
+        "--cache-size",
+        metavar="BYTES",
+        type=size,
+        help="what that directory may take on disk (500M, 20G); the least recently used goes",
+    )
+    mount.add_argument(
+        "--amplify",
+        metavar="BYTES",
+        type=int,
+        default=128 << 10,
+        help="how much a first request takes along of what lies around it (default 131072)",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -69,7 +69,7 @@ class Engine:
     async def open(self, order: Order, resolved: Resolved) -> Shared:
         """The image of an order, with one more user. Failure."""
         origin_key = _origin_key(order)
-        store_key: Key = (_cache_dir(order), order.options.amplify)
+        store_key: Key = (_cache_dir(order), order.options.amplify, order.options.cache_size)
         key: Key = (resolved.bootstrap, origin_key, store_key)
         async with self._opening:
             shared = self._images.get(key)
@@ -94,10 +94,11 @@ class Engine:
 
     def _store(self, key: Key) -> CacheStore:
         if key not in self._stores:
-            directory, amplify = key
+            directory, amplify, limit = key
             path = os.path.join(str(directory), "blobs")
             assert isinstance(amplify, int)
-            self._stores[key] = CacheStore(path, self._nursery, amplify=amplify)
+            assert limit is None or isinstance(limit, int)
+            self._stores[key] = CacheStore(path, self._nursery, amplify=amplify, limit=limit)
         return self._stores[key]
 
     async def release(self, shared: Shared) -> None:

@@ -31,6 +31,11 @@ log = logging.getLogger(__name__)
 _FIRST_REQUEST = 5.0
 #: A client whose worker died has this long to tell the next one that it has its mount.
 _TAKING = 5.0
+#: After an umount its last user is usually gone; else who has left is asked for ever more rarely.
+_LEAVING = 1.5
+_LONGEST_PAUSE = 60.0
+#: A file is let go a moment after it was closed.
+_CLOSING = 0.02
 
 Choose = Callable[[Instance, str], Awaitable[tuple[str, str]]]
 
@@ -120,7 +125,9 @@ class Operations:
         """Once the kernel is served again: see who is still there."""
         for served in list(self._served.values()):
             self._nursery.start_soon(self._accompany, served)
-            if not served.instance.taken or served.instance.leaving:
+            if served.instance.leaving:
+                self._leave(served.instance)
+            elif not served.instance.taken:
                 self._nursery.start_soon(self._settle, served.instance, _TAKING)
         if not self.identity.options.stay:
             self._nursery.start_soon(self._await_first_request)
@@ -186,7 +193,14 @@ class Operations:
         instance.driver, instance.reason = await self._choose(instance, order.options.driver)
         self._save(strictly=True)
         descriptor = await self._drivers[instance.driver].attach(instance)
-        instance.device = await trio.to_thread.run_sync(_device, descriptor)
+        try:
+            instance.device = await trio.to_thread.run_sync(
+                _device, descriptor, abandon_on_cancel=True
+            )
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(os.close, descriptor)
+            raise
         self._save()
         return descriptor
 
@@ -201,44 +215,58 @@ class Operations:
         self._nursery.start_soon(self._settle, instance, 0.0)
 
     async def _settle(self, instance: Instance, seconds: float) -> None:
-        """Find out whether an instance of which nobody speaks is in use."""
-        if not instance.leaving:
-            await trio.sleep(seconds)
-        if instance.number not in self._served or (instance.taken and not instance.leaving):
+        """An instance that nobody has said to have: in use after all, or to be dropped?"""
+        await trio.sleep(seconds)
+        if instance.number not in self._served or instance.taken or instance.leaving:
             return
-        if not await self._drivers[instance.driver].in_use(instance):
-            await self._drop(instance)
-        elif not instance.leaving:
+        if await self._drivers[instance.driver].in_use(instance):
             self.taken(instance)
+        else:
+            await self._drop(instance)
 
     # -- unmounting -----------------------------------------------------------------------
 
     async def umount(self, instance: Instance) -> bool:
         """The client has unmounted it: drop it now (True), or when its last user has left."""
-        self._leave(instance, settle=False)
-        await self._settle(instance, 0.0)
-        return instance.number not in self._served
+        if not instance.leaving:
+            self._leave(instance)
+        with trio.move_on_after(_LEAVING):
+            await instance.gone.wait()
+        return instance.gone.is_set()
 
-    def _leave(self, instance: Instance, *, settle: bool = True) -> None:
+    def _leave(self, instance: Instance) -> None:
         instance.leaving = True
+        self._instances.leaving.add(instance.number)
         self._save()
-        if settle:
-            self._nursery.start_soon(self._settle, instance, 0.0)
+        self._nursery.start_soon(self._see_off, instance)
+
+    async def _see_off(self, instance: Instance) -> None:
+        """Drop an unmounted instance when its last user has left.
+
+        The kernel says when a file is closed, but not when a directory is left:
+        therefore it is also asked from time to time.
+        """
+        pause = _LEAVING
+        while await self._drivers[instance.driver].in_use(instance):
+            with trio.move_on_after(pause):
+                await instance.stirred.wait()
+            instance.stirred = trio.Event()
+            await trio.sleep(_CLOSING)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        await self._drop(instance)
 
     def reconsider(self, number: int) -> None:
         """The kernel has let go of something of this instance, perhaps of the last."""
         served = self._served.get(number)
-        if served is not None and served.instance.leaving:
-            self._nursery.start_soon(self._settle, served.instance, 0.0)
+        if served is not None:
+            served.instance.stirred.set()
 
     def forgotten(self, number: int) -> None:
         """The kernel has let go of the root of this instance's tree."""
         served = self._served.get(number)
-        if served is None:
-            return
-        if served.instance.leaving or not served.instance.taken:
+        if served is not None and (served.instance.leaving or not served.instance.taken):
             served.instance.forgotten.set()
-            self.reconsider(number)
+            served.instance.stirred.set()
 
     async def _drop(self, instance: Instance) -> None:
         served = self._served.pop(instance.number, None)
@@ -249,6 +277,7 @@ class Operations:
         served.scope.cancel()
         await self._drivers[instance.driver].detach(instance)
         await self._engine.release(served.shared)
+        instance.gone.set()
         self._check_idle()
 
     # -- ending ---------------------------------------------------------------------------

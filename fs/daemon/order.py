@@ -35,6 +35,8 @@ class MountOptions(NamedTuple):
     """Seconds that reads wait through an outage of the backend before they fail with EIO."""
     amplify: int = 128 << 10
     """Bytes that a missing chunk's request brings at first; more where much is missed."""
+    cache_size: int | None = None
+    """Bytes that the cache directory may take on disk; what was read longest ago goes first."""
     prefetch: str | bool = "table"
     """What is fetched unasked: the image's "table" (True), "all", or "none" (False)."""
     prefetch_bandwidth: int | None = None

@@ -23,12 +23,18 @@ _MAX_TASKS = 1024
 
 
 class Session:
-    """`on_forget` gets the numbers of trees whose roots the kernel has let go."""
+    """`on_forget` and `on_close` are as in `TreeOperations`."""
 
-    def __init__(self, instances: Instances, on_forget: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        instances: Instances,
+        on_forget: Callable[[int], None],
+        on_close: Callable[[int], None],
+    ) -> None:
         self.ended = trio.Event()
         self._instances = instances
         self._on_forget = on_forget
+        self._on_close = on_close
         self._descriptor = -1
 
     async def serve(
@@ -54,7 +60,7 @@ class Session:
             self._descriptor = session_fd
             begun.set()
 
-        operations = TreeOperations(self._instances, take_over, self._on_forget)
+        operations = TreeOperations(self._instances, take_over, self._on_forget, self._on_close)
         pyfuse3.init(operations, f"/dev/fd/{session_fd}", {"default_permissions"})
         try:
             with ours:

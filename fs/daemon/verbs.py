@@ -120,29 +120,71 @@ async def _send(
 
 async def _hand_over(operations: Operations, stream: trio.SocketStream, request: Fields) -> None:
     """Mount for the client as long as it waits; what it does not take is dropped."""
-    order = Order.from_json(request)
-    instance: Instance | None = None
+    offer = _Offer(operations, Order.from_json(request), replace=bool(request.get("replace")))
     taken = False
     try:
-        async with _WhileConnected(stream):
-            instance = await operations.mount(order, replace=bool(request.get("replace")))
-            descriptor = await operations.attach(instance)
-        try:
-            told = {"ok": _mounted(operations, instance)}
-            await _send(stream, told, None if descriptor < 0 else descriptor)
-        finally:
-            if descriptor >= 0:
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(os.close, descriptor)
+        await _while_connected(stream, offer.prepare)
+        assert offer.instance is not None
+        told = {"ok": _mounted(operations, offer.instance)}
+        await _send(stream, told, None if offer.descriptor < 0 else offer.descriptor)
+        await offer.close()
         with trio.move_on_after(_TAKING):
             word = await _receive(stream)
             taken = word is not None and word.get("verb") == "taken"
         if taken:
-            operations.taken(instance)
+            operations.taken(offer.instance)
             await _send(stream, {"ok": {}})
     finally:
-        if instance is not None and not taken:
-            operations.abandon(instance)
+        await offer.close()
+        if offer.instance is not None and not taken:
+            operations.abandon(offer.instance)
+
+
+class _Offer:
+    """A mount on its way to a client. `close` when it is sent, or is not to be."""
+
+    def __init__(self, operations: Operations, order: Order, *, replace: bool) -> None:
+        self.instance: Instance | None = None
+        self.descriptor = -1
+        self._operations = operations
+        self._order = order
+        self._replace = replace
+
+    async def prepare(self) -> None:
+        self.instance = await self._operations.mount(self._order, replace=self._replace)
+        self.descriptor = await self._operations.attach(self.instance)
+
+    async def close(self) -> None:
+        """In a thread, for the last descriptor of a mount may ask this very process."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(os.close, descriptor)
+
+
+async def _while_connected(stream: trio.SocketStream, work: Callable[[], Awaitable[None]]) -> None:
+    """Do `work` as long as the other end of `stream` is there; BrokenResourceError after that."""
+    failure: Failure | None = None
+    gone = False
+
+    async def watch(scope: trio.CancelScope) -> None:
+        nonlocal gone
+        await trio.lowlevel.wait_readable(stream.socket)
+        if not await stream.socket.recv(1, socket.MSG_PEEK):
+            gone = True
+            scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch, nursery.cancel_scope)
+        try:
+            await work()
+        except Failure as error:
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    if gone:
+        raise trio.BrokenResourceError
 
 
 def _mounted(operations: Operations, instance: Instance) -> dict[str, Any]:
@@ -154,32 +196,6 @@ def _mounted(operations: Operations, instance: Instance) -> dict[str, Any]:
         "image_config": resolved.image_config,
         "manifest_digest": resolved.manifest_digest,
     }
-
-
-class _WhileConnected:
-    """The body is cancelled when the other end of `stream` goes; BrokenResourceError then."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._socket = stream.socket
-        self._nursery_manager = trio.open_nursery(strict_exception_groups=False)
-        self._gone = False
-
-    async def __aenter__(self) -> None:
-        self._nursery = await self._nursery_manager.__aenter__()
-        self._nursery.start_soon(self._watch)
-
-    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> bool | None:  # noqa: ANN401
-        self._nursery.cancel_scope.cancel()
-        suppressed = await self._nursery_manager.__aexit__(kind, error, trace)
-        if self._gone:
-            raise trio.BrokenResourceError
-        return suppressed
-
-    async def _watch(self) -> None:
-        await trio.lowlevel.wait_readable(self._socket)
-        if not await self._socket.recv(1, socket.MSG_PEEK):
-            self._gone = True
-            self._nursery.cancel_scope.cancel()
 
 
 # -- verbs ----------------------------------------------------------------------------------

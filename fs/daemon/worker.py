@@ -67,7 +67,7 @@ class Worker:
         self._over = False
         single = identity.options.single
         self._instances = Instances(alone=None if single is None else _THE_INSTANCE)
-        self._session = Session(self._instances, self._forgotten)
+        self._session = Session(self._instances, self._forgotten, self._closed)
         self._beginning = trio.Lock()
         self._serving = trio.Event()
         self._operations: Operations
@@ -111,6 +111,9 @@ class Worker:
 
     def _forgotten(self, number: int) -> None:
         self._operations.forgotten(number)
+
+    def _closed(self, number: int) -> None:
+        self._operations.reconsider(number)
 
     async def _begin(self) -> None:
         """Have the connection from the supervisor, which mounts if need be, and serve it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 
 import trio
@@ -28,18 +29,12 @@ class FuseDriver:
         self._take_back = take_back
 
     async def attach(self, instance: Instance) -> int:
-        return await trio.to_thread.run_sync(
-            self._copy, self._path(instance), instance.options.nosuid, abandon_on_cancel=True
-        )
-
-    def _copy(self, path: str, nosuid: bool) -> int:
+        copy = _Copy(self._path(instance), instance.options.nosuid)
         try:
-            descriptor = mounts.open_tree(path)
-            if nosuid:
-                mounts.set_mount_attributes(descriptor, mounts.MOUNT_ATTR_NOSUID)
-        except OSError as error:
-            raise MountError(f"{path}: {error.strerror}") from error
-        return descriptor
+            return await trio.to_thread.run_sync(copy.make, abandon_on_cancel=True)
+        except trio.Cancelled:
+            copy.abandon()
+            raise
 
     async def in_use(self, instance: Instance) -> bool:
         """Take the name back from the kernel: what nobody uses is forgotten then.
@@ -66,3 +61,35 @@ class FuseDriver:
 
     def _path(self, instance: Instance) -> str:
         return os.path.join(self._directory, instance.id)
+
+
+class _Copy:
+    """A detached mount in the making, by a thread that may be abandoned."""
+
+    def __init__(self, path: str, nosuid: bool) -> None:
+        self._path = path
+        self._nosuid = nosuid
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._descriptor = -1
+
+    def make(self) -> int:
+        try:
+            descriptor = mounts.open_tree(self._path)
+            if self._nosuid:
+                mounts.set_mount_attributes(descriptor, mounts.MOUNT_ATTR_NOSUID)
+        except OSError as error:
+            raise MountError(f"{self._path}: {error.strerror}") from error
+        with self._lock:
+            if not self._abandoned:
+                self._descriptor = descriptor
+                return descriptor
+        os.close(descriptor)
+        return -1
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more: it must not stay."""
+        with self._lock:
+            self._abandoned = True
+            if self._descriptor >= 0:
+                os.close(self._descriptor)

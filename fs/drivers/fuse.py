@@ -41,11 +41,13 @@ class TreeOperations(pyfuse3.Operations):
         instances: Instances,
         on_init: Callable[[], None],
         on_forget: Callable[[int], None] = lambda number: None,
+        on_close: Callable[[int], None] = lambda number: None,
     ) -> None:
         super().__init__()
         self._instances = instances
         self._on_init = on_init
         self._on_forget = on_forget
+        self._on_close = on_close
         self._blob_files = instances.first_inode(BLOBS)
         # The attributes cost an allocation each; a listing is often followed by lookups.
         self._kept = lru_cache(_ATTRIBUTES_KEPT)(self._make_attributes)
@@ -93,7 +95,9 @@ class TreeOperations(pyfuse3.Operations):
         return await tree.read(nid, off, size)
 
     async def release(self, fh: int) -> None:
-        pass
+        number = self._instances.number_of(fh)
+        if number in self._instances.leaving:
+            self._on_close(number)
 
     @errno_boundary
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
@@ -118,7 +122,7 @@ class TreeOperations(pyfuse3.Operations):
             yield entry.name, entry.inode, entry.cookie + _DOTS
 
     async def releasedir(self, fh: int) -> None:
-        pass
+        await self.release(fh)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for inode, lookups in inode_list:

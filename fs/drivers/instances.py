@@ -63,6 +63,8 @@ class Instances:
         self._trees: dict[int, Tree] = {}
         self._names: dict[bytes, int] = {}
         self._lookups: dict[int, int] = {}
+        #: Trees of which it matters when somebody closes a file.
+        self.leaving: set[int] = set()
 
     def add_tree(self, number: int, name: bytes, tree: Tree) -> None:
         """Serve `tree` as `number` (1 or more), the same after every restart."""
@@ -75,6 +77,7 @@ class Instances:
         """Forget a tree that the kernel needs no more."""
         del self._trees[number]
         self._lookups.pop(number, None)
+        self.leaving.discard(number)
         self._names = {name: of for name, of in self._names.items() if of != number}
 
     def resolve(self, inode: int) -> tuple[int, Tree, int]:
@@ -87,6 +90,9 @@ class Instances:
         if found is None:
             raise NotFoundError(f"inode {inode} is of no image")
         return number, found, inode & _NID_MASK
+
+    def number_of(self, inode: int) -> int:
+        return inode >> _NID_BITS
 
     def is_top(self, inode: int) -> bool:
         """Whether this is the directory of all trees."""
@@ -208,6 +214,10 @@ class Instance:
         self.last_error: str | None = None
         self.forgotten = trio.Event()
         """Set when the kernel has let go of the root of the instance's tree."""
+        self.stirred = trio.Event()
+        """Set when somebody may have left an instance that is leaving."""
+        self.gone = trio.Event()
+        """Set when it has been dropped."""
 
 
 class Driver(Protocol):
