@@ -43,6 +43,7 @@ def _options(arguments: argparse.Namespace) -> MountOptions:
         hosts_dir=_path(arguments.hosts_dir),
         outage_deadline=arguments.outage_deadline,
         amplify=arguments.amplify,
+        cache_size=arguments.cache_size,
         prefetch=arguments.prefetch,
         prefetch_bandwidth=arguments.prefetch_bandwidth,
         trace=_path(arguments.trace),
