@@ -1,7 +1,8 @@
 """One registry's content at several hosts: asked in order, the next one when one fails.
 
-A host that does not answer is asked last for a while. One that gave wrong bytes of a
-blob, or has it not, is asked last for that blob. Order is all that this changes:
+A host that does not answer is asked last for a while, and then by one request: the
+others follow once that was answered in full. One that gave wrong bytes of a blob, or
+has it not, is asked last for that blob. Order is all that this changes:
 what a host says is believed only by digest, whichever it is.
 """
 
@@ -12,7 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from fs.format.errors import (
     AccessError,
@@ -33,9 +34,15 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 REST = 30.0
-"""Seconds for which a host that failed is asked last."""
+"""Seconds for which a host that failed is asked last; twice as long each time it does again."""
+_LONGEST_REST = 480.0
 _MAX_NOTES = 4096
 _NEXT_MAY_HELP = (UnreachableError, AccessError, NotFoundError, FormatError, VerifyError)
+
+
+class _Rest(NamedTuple):
+    until: float
+    length: float
 
 
 class Hosts:
@@ -59,7 +66,7 @@ class Hosts:
         self._name = reference.familiar
         self._clock = clock
         self._lock = threading.Lock()
-        self._rested: dict[RegistryClient, float] = {}
+        self._rested: dict[RegistryClient, _Rest] = {}
         self._doubted: OrderedDict[tuple[RegistryClient, str], None] = OrderedDict()
 
     @property
@@ -89,8 +96,16 @@ class Hosts:
 
     def rest(self, client: RegistryClient) -> None:
         """`client` failed: ask it last for a while."""
+        now = self._clock()
         with self._lock:
-            self._rested[client] = self._clock() + REST
+            known = self._rested.get(client)
+            if known is None or known.until <= now:
+                self._rested[client] = _Rest(now + REST, REST)
+
+    def well(self, client: RegistryClient) -> None:
+        """`client` has given all of an answer."""
+        with self._lock:
+            self._rested.pop(client, None)
 
     def doubt(self, clients: Iterable[RegistryClient], digest: str) -> bool:
         """Ask `clients` last for a blob; whether that leaves another host to ask first.
@@ -113,14 +128,18 @@ class Hosts:
 
     def _ordered(self, able: list[RegistryClient], target: str) -> list[RegistryClient]:
         now = self._clock()
+
+        def merit(client: RegistryClient) -> tuple[bool, bool]:
+            rest = self._rested.get(client)
+            return (client, target) in self._doubted, rest is not None and rest.until > now
+
         with self._lock:
-            return sorted(
-                able,
-                key=lambda client: (
-                    (client, target) in self._doubted,
-                    self._rested.get(client, now) > now,
-                ),
-            )
+            order = sorted(able, key=merit)
+            rest = self._rested.get(order[0])
+            if rest and rest.until <= now:  # this request tries whether it is back
+                length = min(2 * rest.length, _LONGEST_REST)
+                self._rested[order[0]] = _Rest(now + length, length)
+        return order
 
     def _note(self, client: RegistryClient, failure: Failure, target: str) -> None:
         if isinstance(failure, UnreachableError):

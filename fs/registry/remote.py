@@ -105,6 +105,7 @@ class RegistryReader:
                     position += len(piece)
                 if position < end:
                     raise TemporaryFault(f"{self.name}: range of {digest} ended early")
+                self._hosts.well(client)
             except TemporaryFault:
                 self._hosts.rest(client)
                 raise
@@ -148,9 +149,13 @@ class RegistryReader:
         return parse_manifest(raw, media_type, self.name)
 
     def _manifest(self, target: str, capability: str) -> tuple[bytes, str]:
-        return self._hosts.retry.run(
-            lambda: self._hosts.ask(lambda client: client.manifest(target), capability, target)
+        client, answer = self._hosts.retry.run(
+            lambda: self._hosts.ask(
+                lambda client: (client, client.manifest(target)), capability, target
+            )
         )
+        self._hosts.well(client)
+        return answer
 
 
 class RegistryWriter:
@@ -257,6 +262,8 @@ class Download:
             self.close()
             raise
         self._position += len(piece)
+        if self._position == self._descriptor.size:
+            self._hosts.well(client)
         return piece
 
     def _open(self) -> tuple[RegistryClient, Answer]:

@@ -124,7 +124,26 @@ def test_host_that_failed_is_asked_again_after_a_rest(world: World, tmp_path: Pa
     assert [asked(), asked()] == [own.host, own.host]
     now[0] = REST + 1
     assert asked() == mirror.host
+    assert asked() == own.host  # one tries it, until it has answered in full
+    hosts.well(hosts.clients[0])
+    assert asked() == mirror.host
     hosts.close()
+
+
+def test_host_that_stays_away_is_asked_ever_less(world: World, tmp_path: Path) -> None:
+    mirror, own = world.server(script(Reply(503))), world.server(serve)
+    now = [0.0]
+    hosts = Hosts(
+        parse_reference(f"{REGISTRY}/repo"),
+        configure(tmp_path, (mirror, ""), server=own),
+        clock=lambda: now[0],
+    )
+    for _ in range(360):
+        hosts.ask(lambda client: client.blob(LAYER.digest).close(), "pull", LAYER.digest)
+        now[0] += 10
+    hosts.close()
+    # After 0, 30, 90, 210, 450, and then every 480 seconds of one hour.
+    assert len(mirror.requests) == 11
 
 
 def test_download_goes_on_at_the_next_host(world: World, tmp_path: Path) -> None:
