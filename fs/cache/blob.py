@@ -96,6 +96,7 @@ class BlobCache:
             )
         self.blob = blob
         self.table = table
+        self.reads = self.hits = 0  # hits found all of their chunks here
         self._fetcher = fetcher
         self._files = files
         self._nursery = nursery
@@ -118,6 +119,8 @@ class BlobCache:
         rows = self._covering(offset, offset + length)
         stamp = 0 if self._files is None else self._files.stamp()
         missing = [row for row in rows if not self._has(row)]
+        self.reads += 1
+        self.hits += not missing
         if not missing and self._files is not None:
             self._use(rows)
             ready = self._files.read_now(offset, length, stamp)
@@ -135,6 +138,8 @@ class BlobCache:
         rows = self.table.rows_between(offset, end)
         stamp = 0 if self._files is None else self._files.stamp()
         missing = [row for row in rows if not self._has(row)]
+        self.reads += 1
+        self.hits += not missing
         if not missing and self._files is not None and offset < end:
             self._use(rows)
             ready: Data | None = self._files.read_now(offset, end - offset, stamp)

@@ -20,6 +20,7 @@ from typing import Protocol
 
 import trio
 
+from fs.cache.tally import Tally
 from fs.format.errors import UnreachableError
 from fs.registry.retry import RetryPolicy
 
@@ -59,6 +60,7 @@ class Fetcher:
         self.requests = 0
         self.bytes_fetched = 0
         self.failures = 0
+        self.tally = Tally()
         self._backend = backend
         self._limiters = {kind: trio.CapacityLimiter(kind.value) for kind in Urgency}
         self._threads = trio.CapacityLimiter(math.inf)
@@ -120,6 +122,7 @@ class Fetcher:
     async def _once(self, blob: str, offset: int, length: int, urgency: Urgency) -> bytes:
         async with self._limiters[urgency]:
             self.requests += 1
+            begun, succeeded = trio.current_time(), False
             try:
                 data = await trio.to_thread.run_sync(
                     self._backend.read,
@@ -132,6 +135,12 @@ class Fetcher:
             except Exception:
                 self.failures += 1
                 raise
+            else:
+                succeeded = True
+            finally:
+                seconds = trio.current_time() - begun
+                unasked = urgency is Urgency.PREFETCH
+                self.tally.count(length, seconds, succeeded=succeeded, unasked=unasked)
         self.bytes_fetched += len(data)
         return data
 

@@ -119,6 +119,7 @@ class Operations:
         instance = served.instance
         instance.driver, instance.reason = fields["driver"], fields["reason"]
         instance.device = fields["device"]
+        instance.mounted_at = fields["mounted_at"]
         instance.taken, instance.leaving = fields["taken"], fields["leaving"]
 
     async def resume(self) -> None:
@@ -338,6 +339,9 @@ class Operations:
         self._lost = [fields for fields in self._lost if fields["mountpoint"] != mountpoint]
         self._save()
 
+    def served(self, instance: Instance) -> Served:
+        return self._served[instance.number]
+
     def resolved(self, instance: Instance) -> Resolved:
         return self._served[instance.number].resolved
 
@@ -405,6 +409,7 @@ def _fields(served: Served) -> dict[str, Any]:
         "driver": instance.driver,
         "reason": instance.reason,
         "device": instance.device,
+        "mounted_at": instance.mounted_at,
         "taken": instance.taken,
         "leaving": instance.leaving,
     }

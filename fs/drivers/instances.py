@@ -10,6 +10,7 @@ inodes too. `alone` is for a mount that shows one image directly at its root.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple, Protocol
@@ -212,6 +213,7 @@ class Instance:
         self.leaving = False
         self.abandoned = False
         self.last_error: str | None = None
+        self.mounted_at = time.time()
         self.forgotten = trio.Event()
         """Set when the kernel has let go of the root of the instance's tree."""
         self.stirred = trio.Event()
