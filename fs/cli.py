@@ -10,6 +10,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from fs.commandline import Parser
 from fs.format.errors import Failure
 
 _EXAMPLES = """\
@@ -28,13 +29,14 @@ SOURCE is a registry reference, oci:DIR[:TAG], or a bootstrap file together with
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="nydus-fs",
         description="Mount container images whose content is fetched when it is read.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    top.add_version()
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     mount = verbs.add_parser(
         "mount",
@@ -188,8 +190,8 @@ def _add_cache_arguments(mount: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code is the failure's, see fs/format/errors.py."""
-    arguments = parser().parse_args(argv)
     try:
+        arguments = parser().parse_args(argv)
         module = importlib.import_module(f"fs.verbs.{arguments.verb}")
         code: int = module.run(arguments)
     except Failure as failure:

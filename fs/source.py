@@ -24,8 +24,9 @@ from typing import Any, NamedTuple, Protocol
 from fs.backend.blobs import BlobBackend
 from fs.backend.config import load_config, open_configured
 from fs.bootstrap_layer import BOOTSTRAP, MAX_LAYER, extract
-from fs.format.errors import FormatError, PlainImageError, StorageError, UsageError
+from fs.format.errors import FormatError, PlainImageError, UsageError, local_errors
 from fs.image import map_bootstrap
+from fs.owndir import make_own
 from fs.registry.descriptor import Descriptor
 from fs.registry.hosts import hosts_dirs
 from fs.registry.manifest import find_bootstrap_layer
@@ -136,22 +137,20 @@ def _store_options(
 def local_bootstrap(reader: ImageReader, layer: Descriptor, cache_dir: str) -> str:
     """The bootstrap of `layer` in the cache, fetched if it is not there yet."""
     parent = os.path.join(cache_dir, "bootstraps")
+    make_own(parent)
     final = os.path.join(parent, layer.digest.removeprefix("sha256:"))
     path = os.path.join(final, BOOTSTRAP)
     if os.path.exists(path):
         return path
     if layer.size > MAX_LAYER:
         raise FormatError(f"bootstrap layer of {layer.size} bytes", reader.name)
-    try:
-        os.makedirs(parent, mode=0o700, exist_ok=True)
+    with local_errors(f"cache {cache_dir}"):
         work = tempfile.mkdtemp(prefix=".new-", dir=parent)
         try:
             _fill(reader, layer, work)
             _publish(work, final)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
-        raise StorageError(f"cache {cache_dir}: {error.strerror or error}") from error
     return path
 
 

@@ -19,8 +19,8 @@ from fs.format import codec
 from fs.format.blobfile import BlobOptions, build_trailer
 from fs.format.blobtable import BlobRecord
 from fs.format.chunkinfo import ChunkFlag
+from fs.format.errors import local_errors
 from fs.format.tree import Chunk
-from nydusify.workplace import storing
 
 _ALIGNMENT = 4096
 #: Handing a smaller piece to another thread costs more than compressing it.
@@ -116,13 +116,13 @@ class _BlobWriter:
         self._index = index
         self._first = first_number
         self._path = directory / f"blob-{index}"
-        with storing(self._path):
+        with local_errors(self._path):
             self._file: BinaryIO = self._path.open("wb", buffering=1 << 20)
         self._hash = hashlib.sha256()
         self._count = self._offset = self._decoded_end = 0
 
     def append(self, digest: bytes, size: int, stored: bytes) -> Chunk:
-        with storing(self._path):
+        with local_errors(self._path):
             self._file.write(stored)
         self._hash.update(stored)
         flags = ChunkFlag.COMPRESSED if len(stored) < size else 0
@@ -144,7 +144,7 @@ class _BlobWriter:
     def finish(self, chunks: Sequence[Chunk], options: BlobOptions) -> Blob:
         trailer = build_trailer(chunks[self._first :], self._offset, self._hash, options)
         trailer.record.index = self._index
-        with storing(self._path):
+        with local_errors(self._path):
             self._file.write(trailer.data)
             self._file.close()
         return Blob(self._path, trailer.record, trailer.blob_meta)

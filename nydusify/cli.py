@@ -7,16 +7,14 @@ what does the work only inside `run`.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from types import FrameType
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
+from fs.commandline import Parser
 from fs.format.errors import Failure
-
-_SIGNALLED = 128  # as shells have it, plus the signal's number
+from nydusify.interruption import SIGNALLED, Interrupted, ended_at_once
 
 
 class Command(NamedTuple):
@@ -29,9 +27,10 @@ COMMANDS = (Command("convert", "nydusify.convert", "convert an image to a Nydus 
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="nydusify", description="Convert container images to lazy-loading Nydus images."
     )
+    top.add_version()
     verbs = top.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         module = import_module(command.module)
@@ -46,22 +45,17 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code is 0 or that of the Failure (fs/format/errors.py)."""
-    signal.signal(signal.SIGTERM, _terminated)
-    arguments = parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
     try:
-        arguments.run(arguments)
+        with ended_at_once():
+            arguments = parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
+            arguments.run(arguments)
     except Failure as failure:
         print(f"nydusify: {failure}", file=sys.stderr)
         return failure.exit_code
-    except KeyboardInterrupt:
+    except Interrupted as interrupted:
         print("nydusify: interrupted", file=sys.stderr)
-        return _SIGNALLED + signal.SIGINT
+        return SIGNALLED + interrupted.number
     return 0
-
-
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    """End by unwinding, so that temporary files go."""
-    raise SystemExit(_SIGNALLED + number)
 
 
 def _joined(argv: Sequence[str]) -> list[str]:

@@ -9,27 +9,29 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fs.format.blobfile import BlobOptions
-from fs.format.errors import FormatError, UsageError
-from fs.format.tree import Node
+from fs.format.errors import FormatError, UsageError, local_errors
+from fs.format.tree import Chunk, Node
 from fs.format.writer import BootstrapOptions, write_bootstrap
-from fs.registry.reference import parse_reference
 from fs.registry.store import open_writer
 from fs.tar.entry import Entry, pieces
+from fs.tar.paths import clean
 from nydusify.blobs import Blob, BlobStore
 from nydusify.layer import Layer
 from nydusify.merge import apply
 from nydusify.options import ConvertOptions
-from nydusify.paths import clean, lookup, resolve
+from nydusify.paths import lookup, resolve
 from nydusify.publish import Target, make_bootstrap_layer, publish
 from nydusify.report import LayerFigures, Progress, Report, Silence
 from nydusify.sources import Entries, SourceLayer, open_source
-from nydusify.workplace import storing, workplace
+from nydusify.unused import drop_unused
+from nydusify.workplace import workplace
 
 _ROOT_MODE = stat.S_IFDIR | 0o755
 #: A file's chunks are listed in memory and in the bootstrap.
@@ -51,21 +53,21 @@ def convert(options: ConvertOptions, progress: Progress | None = None) -> Report
     started = time.monotonic()
     _check_target(options.target)
     with (
+        closing(open_writer(options.target, options.target_store)) as writer,
         workplace(options.work_dir) as work,
         open_source(options.source, options.platform, options.source_store) as source,
     ):
+        writer.check()
         converted = convert_layers(source.layers, options, work, progress)
         bootstrap = work / "image.boot"
         write_bootstrap_file(converted, options, bootstrap)
         layer = make_bootstrap_layer(bootstrap, converted.blobs, work / "bootstrap.tar.gz")
         kept = [bool(figures.blob_digest) for figures in converted.figures]
         target = Target(source, converted.blobs, kept, layer)
-        with closing(open_writer(options.target, options.target_store)) as writer:
-            manifest, target_size = publish(target, writer, progress)
-            target_name = writer.name
+        manifest, target_size = publish(target, writer, progress)
     return Report(
         source=source.name,
-        target=target_name,
+        target=writer.name,
         target_digest=manifest.digest,
         platform=str(source.platform),
         bootstrap_size=layer.descriptor.size,
@@ -92,12 +94,12 @@ def convert_layers(
             with source.open(progress.advance) as entries:
                 contents = _read_layer(entries, layer, store, options.chunk_size)
             blob = store.finish_layer()
-            for node, numbers in contents:
-                node.chunks = [store.chunks[number] for number in numbers]
+            contents.fill(store.chunks)
             apply(root, layer.finish())
             seconds = time.monotonic() - started
             figures.append(_figures(source, blob, store.shared - shared, seconds))
-        return Converted(root, store.blobs, figures)
+        blobs = drop_unused(root, store.blobs)
+        return Converted(root, blobs, [_without_dropped(each, blobs) for each in figures])
 
 
 def write_bootstrap_file(converted: Converted, options: ConvertOptions, path: Path) -> None:
@@ -108,23 +110,44 @@ def write_bootstrap_file(converted: Converted, options: ConvertOptions, path: Pa
         prefetch=_prefetched(converted.root, options.prefetch),
     )
     records = [blob.record for blob in converted.blobs]
-    with storing(path), path.open("wb") as out:
+    with local_errors(path), path.open("wb") as out:
         write_bootstrap(converted.root, records, bootstrap_options, out)
 
 
-def _read_layer(
-    entries: Entries, layer: Layer, store: BlobStore, chunk_size: int
-) -> list[tuple[Node, list[int]]]:
-    """Put every entry in the layer's tree; returns the files with the numbers of their chunks."""
-    contents = []
+class _Contents:
+    """The files of a layer and the numbers of their chunks, which are not all written yet.
+
+    Two flat columns: a layer may have millions of files.
+    """
+
+    def __init__(self) -> None:
+        self._files: list[Node] = []
+        self._ends = array("Q")
+        self._numbers = array("Q")
+
+    def add(self, file: Node, numbers: Iterable[int]) -> None:
+        self._numbers.extend(numbers)
+        self._files.append(file)
+        self._ends.append(len(self._numbers))
+
+    def fill(self, chunks: Sequence[Chunk]) -> None:
+        """Give the files their chunks, `chunks` being those that all numbers are of."""
+        start = 0
+        for file, end in zip(self._files, self._ends, strict=True):
+            file.chunks = [chunks[number] for number in self._numbers[start:end]]
+            start = end
+
+
+def _read_layer(entries: Entries, layer: Layer, store: BlobStore, chunk_size: int) -> _Contents:
+    """Put every entry in the layer's tree; returns what the files are to be filled with."""
+    contents = _Contents()
     for entry in entries:
         node = layer.add(entry)
         if node is None or not entry.size:
             continue
         if entry.size > _MAX_CHUNKS_OF_A_FILE * chunk_size:
             raise FormatError(f"file of {entry.size} bytes", _place_of(layer, entry))
-        numbers = [store.add(piece) for piece in pieces(entry, entries.read, chunk_size)]
-        contents.append((node, numbers))
+        contents.add(node, map(store.add, pieces(entry, entries.read, chunk_size)))
     return contents
 
 
@@ -144,6 +167,12 @@ def _figures(source: SourceLayer, blob: Blob | None, shared: int, seconds: float
     )
 
 
+def _without_dropped(figures: LayerFigures, blobs: Sequence[Blob]) -> LayerFigures:
+    if any(figures.blob_digest == f"sha256:{blob.record.blob_id}" for blob in blobs):
+        return figures
+    return replace(figures, blob_digest="", blob_size=0, chunks=0)
+
+
 def _prefetched(root: Node, patterns: Sequence[str]) -> list[Node]:
     """What the patterns name, in their order, each once; links are followed, gaps left out."""
     found: dict[Node, None] = {}
@@ -160,11 +189,6 @@ def _follow(root: Node, path: bytes) -> Node | None:
 
 
 def _check_target(place: str) -> None:
-    """UsageError at once, not after the work, if nothing can be written there."""
     kind, colon, _ = place.partition(":")
-    if colon and kind in ("dir", "layer", "oci-archive"):
+    if colon and kind in ("dir", "layer"):
         raise UsageError(f"{place}: {kind}: is for sources only")
-    if kind not in ("oci", "docker-archive"):
-        reference = parse_reference(place.removeprefix("docker://"))
-        if reference.digest:
-            raise UsageError(f"{place}: a target is named by a tag, not by a digest")

@@ -110,14 +110,25 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Convert, then print the table of figures. Raises Failure."""
     options = _options(arguments)
+    if arguments.output_json:
+        _check_output(arguments.output_json)
     from nydusify.conversion import convert
+    from nydusify.interruption import Unwinding
     from nydusify.report import open_progress, table, write_json
 
     with open_progress(sys.stderr) as progress:
-        report = convert(options, progress)
+        unwinding = Unwinding(progress)
+        with unwinding.entered():
+            report = convert(options, unwinding)
     if arguments.output_json:
         write_json(report, arguments.output_json)
     print(table(report))
+
+
+def _check_output(path: Path) -> None:
+    """UsageError now, rather than after the image is published."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"--output-json {path}: no file can be written there")
 
 
 def _options(arguments: argparse.Namespace) -> ConvertOptions:
@@ -130,11 +141,13 @@ def _options(arguments: argparse.Namespace) -> ConvertOptions:
     if arguments.threads < 1:
         raise UsageError("--threads must be 1 or more")
     temporary = os.environ.get("TMPDIR")
-    source = arguments.source or _archive_place(arguments.source_archive)
+    source = arguments.source
+    if source is None:
+        source = _archive_place(arguments.source_archive)
     return ConvertOptions(
         source=source,
         target=_target(arguments, source),
-        platform=parse_platform(arguments.platform) if arguments.platform else None,
+        platform=parse_platform(arguments.platform) if arguments.platform is not None else None,
         compressor=Compressor[arguments.compressor.upper()],
         chunk_size=parse_chunk_size(arguments.fs_chunk_size),
         prefetch=_prefetch_patterns(arguments.prefetch_patterns),
@@ -149,22 +162,22 @@ def _archive_place(file: str) -> str:
     """docker-archive: or oci-archive:, by what is in the tar file."""
     import tarfile
 
-    from fs.format.errors import FormatError, NotFoundError
+    from fs.format.errors import FormatError, local_failure
 
     try:
         with tarfile.open(file) as archive:
             names = set(archive.getnames())
-    except FileNotFoundError:
-        raise NotFoundError(f"{file}: no such file") from None
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise FormatError(f"not a readable tar file: {error}", file) from None
+    except OSError as error:
+        raise local_failure(error, repr(file)) from None
+    except (tarfile.TarError, EOFError, ValueError):
+        raise FormatError("not a tar file", repr(file)) from None
     return f"{'docker' if 'manifest.json' in names else 'oci'}-archive:{file}"
 
 
 def _target(arguments: argparse.Namespace, source: str) -> str:
-    if arguments.target_archive:
+    if arguments.target_archive is not None:
         return f"docker-archive:{arguments.target_archive}"
-    if arguments.target:
+    if arguments.target is not None:
         return str(arguments.target)
     from fs.registry.reference import parse_reference
 

@@ -17,7 +17,8 @@ import stat
 from fs.format.errors import FormatError
 from fs.format.tree import Node
 from fs.tar.entry import HARD_LINK, Entry
-from nydusify.paths import PATH_MAX, clean, lookup, resolve, shown
+from fs.tar.paths import PATH_MAX, clean
+from nydusify.paths import lookup, resolve, shown
 
 WHITEOUT = b".wh."
 _AUFS = b".wh..wh."
@@ -42,13 +43,15 @@ class ForeignLink:
 class Layer:
     """`implied`, `opaque` and `whiteouts` are about directories of the tree under `root`.
 
-    `foreign_links` are by target, in the order of the entries.
+    Directories in `listed_late` were implied before their entry came, and so have extended
+    attributes of lower layers as well. `foreign_links` are by target, in the order of the entries.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.root = Node(_DIRECTORY_MODE)
         self.implied: set[Node] = {self.root}
+        self.listed_late: set[Node] = set()
         self.opaque: set[Node] = set()
         self.whiteouts: dict[Node, set[bytes]] = {}
         self.foreign_links: dict[tuple[bytes, ...], ForeignLink] = {}
@@ -124,8 +127,7 @@ class Layer:
     def _set_root(self, entry: Entry, where: str) -> None:
         if entry.kind != stat.S_IFDIR:
             raise FormatError("the root is not a directory", where)
-        _set_attributes(self.root, entry)
-        self.implied.discard(self.root)
+        self._list(self.root, entry)
 
     def _mark(self, parent: Node, base: bytes, where: str) -> None:
         if base == _OPAQUE:
@@ -140,8 +142,13 @@ class Layer:
         node = parent.children.get(base)
         if node is None or not stat.S_ISDIR(node.mode):
             node = parent.children[base] = Node(_DIRECTORY_MODE)
-        _set_attributes(node, entry)
-        self.implied.discard(node)
+        self._list(node, entry)
+
+    def _list(self, directory: Node, entry: Entry) -> None:
+        _set_attributes(directory, entry)
+        if directory in self.implied:
+            self.implied.remove(directory)
+            self.listed_late.add(directory)
 
     def _link(self, parent: Node, base: bytes, entry: Entry, where: str) -> None:
         """A second name; the link's header sets the attributes of the inode, as in containerd."""
@@ -150,8 +157,12 @@ class Layer:
             raise FormatError(f"hard link to {shown(target)}", where)
         parent.children.pop(base, None)
         real = [*resolve(self.root, target[:-1], where), target[-1]]
-        if real[-1] == base and lookup(self.root, real[:-1]) is parent:
-            raise FormatError(f"hard link to itself: {shown(real)}", where)
+        for depth, name in enumerate(real):
+            on_the_way = lookup(self.root, real[:depth])
+            if name == base and on_the_way is parent:
+                raise FormatError(f"hard link takes the place of its target {shown(real)}", where)
+            if on_the_way is not None and not stat.S_ISDIR(on_the_way.mode):
+                raise FormatError(f"{shown(real[:depth])} is not a directory", where)
         node = lookup(self.root, real)
         if node is None:
             link = ForeignLink(Node(0), real, where)

@@ -24,7 +24,8 @@ def apply(lower: Node, layer: Layer) -> None:
     while todo:
         below, above = todo.pop()
         if above not in layer.implied:
-            _take_attributes(below, above)
+            inherited = below.xattrs if above in layer.listed_late else {}
+            _take_attributes(below, above, inherited)
         if above in layer.opaque:
             below.children.clear()
         whiteouts = layer.whiteouts.get(above, ())
@@ -40,18 +41,21 @@ def apply(lower: Node, layer: Layer) -> None:
                     child.gid = inherited_group(below)
 
 
-def _take_attributes(node: Node, source: Node) -> None:
+def _take_attributes(node: Node, source: Node, inherited: dict[bytes, bytes]) -> None:
     node.mode, node.uid, node.gid = source.mode, source.uid, source.gid
     node.mtime, node.mtime_nsec = source.mtime, source.mtime_nsec
-    node.xattrs = source.xattrs
+    node.xattrs = {**inherited, **source.xattrs}
 
 
 def _copy_up(lower: Node, layer: Layer, link: ForeignLink) -> None:
-    """Make `link.node` the file that it names in the lower layers, under that name too."""
+    """Make `link.node` the file that it names in the lower layers, under that name too.
+
+    That makes the target one of the layer's own files, which its whiteouts do not hide.
+    """
     parent = resolve(lower, link.target[:-1], link.where)
     target = [*parent, link.target[-1]]
     found = lookup(lower, target)
-    if found is None or _is_hidden(layer, target):
+    if found is None:
         raise FormatError(f"hard link to {shown(link.target)}, which is not there", link.where)
     if stat.S_ISDIR(found.mode):
         raise FormatError(f"hard link to the directory {shown(target)}", link.where)
@@ -61,23 +65,15 @@ def _copy_up(lower: Node, layer: Layer, link: ForeignLink) -> None:
     node.chunks = found.chunks
     kept = {name: value for name, value in found.xattrs.items() if name != CAPABILITY}
     node.xattrs = {**kept, **storable_xattrs(node.mode, node.xattrs)}
+    if _is_replaced(layer, target):
+        return
     directory = layer.directory(parent, link.where)
     if target[-1] not in directory.children:
         directory.children[target[-1]] = node
         node.nlink += 1
 
 
-def _is_hidden(layer: Layer, names: list[bytes]) -> bool:
-    """Whether the layer hides what lower layers have at `names`."""
-    node = layer.root
-    for depth, name in enumerate(names, 1):
-        if node in layer.opaque or name in layer.whiteouts.get(node, ()):
-            return True
-        child = node.children.get(name)
-        if child is None:
-            return False
-        if not stat.S_ISDIR(child.mode):
-            # The target's own name may have been replaced after the link was made.
-            return depth < len(names)
-        node = child
-    return False
+def _is_replaced(layer: Layer, names: list[bytes]) -> bool:
+    """Whether the layer itself has a file by now where `names` has a directory."""
+    directories = [lookup(layer.root, names[:depth]) for depth in range(len(names))]
+    return any(node is not None and not stat.S_ISDIR(node.mode) for node in directories)

@@ -1,6 +1,6 @@
-"""Paths inside an image: cleaned, and followed without ever leaving the root.
+"""Paths inside an image, followed without ever leaving the root.
 
-A path is a list of names. `..` at the root stays there, and an absolute link
+A path is a list of names (fs/tar/paths.py). `..` at the root stays there, and an absolute link
 starts at the image's root, as in containerd.
 """
 
@@ -11,25 +11,9 @@ from collections.abc import Sequence
 
 from fs.format.errors import FormatError
 from fs.format.tree import Node
+from fs.tar.paths import PATH_MAX
 
-PATH_MAX = 4095
-NAME_MAX = 255
 _MAX_LINKS = 255
-
-
-def clean(path: bytes, where: str) -> list[bytes]:
-    """The names in `path`, without `.`, `..` and empty ones; [] for the root."""
-    if len(path) > PATH_MAX:
-        raise FormatError(f"path of {len(path)} bytes, at most {PATH_MAX}", where)
-    names: list[bytes] = []
-    for name in path.split(b"/"):
-        if name == b"..":
-            del names[-1:]
-        elif name not in (b"", b"."):
-            if len(name) > NAME_MAX:
-                raise FormatError(f"name of {len(name)} bytes, at most {NAME_MAX}", where)
-            names.append(name)
-    return names
 
 
 def shown(names: Sequence[bytes]) -> str:

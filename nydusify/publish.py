@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fs.format.errors import local_errors
 from fs.registry.descriptor import Descriptor, describe
 from fs.registry.manifest import (
     NYDUS_BLOB_ANNOTATION,
@@ -28,7 +29,6 @@ from fs.registry.store import ImageWriter
 from nydusify.blobs import Blob
 from nydusify.report import Progress
 from nydusify.sources import SourceImage
-from nydusify.workplace import storing
 
 _REFERENCE_BLOBS_ANNOTATION = "containerd.io/snapshot/nydus-reference-blob-ids"
 _FS_VERSION = "6"
@@ -55,7 +55,7 @@ class Target(NamedTuple):
 
 def make_bootstrap_layer(bootstrap: Path, blobs: Sequence[Blob], path: Path) -> BootstrapLayer:
     """Write the tar.gz with the bootstrap and the chunk information of all blobs to `path`."""
-    with storing(path), path.open("wb") as file:
+    with local_errors(path), path.open("wb") as file:
         packed = _Hashing(file)
         with gzip.GzipFile("", "wb", _GZIP_LEVEL, packed, mtime=0) as compressed:
             archive = _Hashing(compressed)

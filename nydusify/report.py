@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from nydusify.workplace import storing
+from fs.format.errors import local_errors
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def open_progress(stream: TextIO) -> Iterator[Progress]:
 
 
 def write_json(report: Report, path: Path) -> None:
-    with storing(path):
+    with local_errors(path):
         path.write_text(json.dumps(asdict(report), indent=2) + "\n")
 
 

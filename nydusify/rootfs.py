@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from fs.format.errors import StorageError
+from fs.format.errors import StorageError, local_errors
 from fs.tar.entry import HARD_LINK, Entry
 from fs.tar.pax import storable_xattrs
-from nydusify.workplace import storing
 
 
 class RootfsEntries:
@@ -30,7 +29,7 @@ class RootfsEntries:
             while todo:
                 path = todo.pop()
                 self._path = self._root + b"/" + path
-                with storing(Path(os.fsdecode(self._path))):
+                with local_errors(Path(os.fsdecode(self._path))):
                     entry = self._entry(path)
                     if entry.kind == stat.S_IFDIR:
                         names = sorted(os.listdir(self._path), reverse=True)
@@ -42,7 +41,7 @@ class RootfsEntries:
     def read(self, size: int) -> bytes:
         """The next `size` bytes of the file just yielded; StorageError if it has become shorter."""
         path = Path(os.fsdecode(self._path))
-        with storing(path):
+        with local_errors(path):
             if self._file is None:
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._file = open(os.open(path, flags), "rb")  # noqa: SIM115 - closed by _close

@@ -7,6 +7,9 @@ are images of one layer with a minimal configuration.
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -15,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from fs.format.errors import FormatError, NotFoundError, VerifyError
+from fs.format.errors import FormatError, UsageError, VerifyError, local_errors
 from fs.registry.descriptor import Descriptor
 from fs.registry.manifest import is_nydus
 from fs.registry.mediatypes import DOCKER_CONFIG, OCI_CONFIG, layer_compression
@@ -25,7 +28,6 @@ from fs.tar.entry import Entry
 from fs.tar.reader import TarReader
 from fs.tar.stream import LayerStream
 from nydusify.rootfs import RootfsEntries
-from nydusify.workplace import storing
 
 Advance = Callable[[int], None]
 
@@ -68,7 +70,9 @@ def open_source(
     place: str, platform: Platform | None, options: StoreOptions
 ) -> Iterator[SourceImage]:
     """The image at `place`; FormatError if it cannot be converted."""
-    kind, _, path = place.partition(":")
+    kind, colon, path = place.partition(":")
+    if colon and not path:
+        raise UsageError(f"{place} lacks a path")
     if kind == "dir":
         yield _single(place, platform, partial(_open_rootfs, Path(path)))
         return
@@ -90,9 +94,12 @@ def _single(
     opener: Callable[[Advance], AbstractContextManager[Entries]],
 ) -> SourceImage:
     file = Path(place.partition(":")[2])
-    if not file.exists():
-        raise NotFoundError(f"{file}: no such file or directory")
-    size = file.stat().st_size if file.is_file() else 0
+    with local_errors(file):
+        found = file.stat()
+        if stat.S_ISDIR(found.st_mode) != place.startswith("dir:"):
+            wrong = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.ENOTDIR
+            raise OSError(wrong, os.strerror(wrong))
+    size = found.st_size if stat.S_ISREG(found.st_mode) else 0
     layer = SourceLayer(str(file), "", size, opener)
     platform = platform or default_platform()
     return SourceImage(place, [layer], platform, platform.to_json())
@@ -129,7 +136,7 @@ def _check_type(layer: Descriptor, name: str) -> None:
 
 
 def _open_file(path: Path) -> BinaryIO:
-    with storing(path):
+    with local_errors(path):
         return path.open("rb")
 
 
@@ -143,7 +150,7 @@ def _open_tar(
     name: str, open_raw: Callable[[], BinaryIO], diff_id: str | None, advance: Advance
 ) -> Iterator[Entries]:
     with closing(open_raw()) as stored, ThreadPoolExecutor(1, "decompress") as pool:
-        raw = _Counted(stored, advance)
+        raw = _Counted(stored, advance, name)
         try:
             stream = LayerStream(raw, name, pool)
             try:
@@ -163,14 +170,16 @@ def _open_tar(
 
 
 class _Counted:
-    """Reads `stored`, and tells how much."""
+    """Reads `stored`, which messages call `name`, and tells how much."""
 
-    def __init__(self, stored: BinaryIO, advance: Advance) -> None:
+    def __init__(self, stored: BinaryIO, advance: Advance, name: str) -> None:
         self._stored = stored
         self._advance = advance
+        self._name = name
 
     def read(self, size: int, /) -> bytes:
-        data = self._stored.read(size)
+        with local_errors(self._name):
+            data = self._stored.read(size)
         self._advance(len(data))
         return data
 

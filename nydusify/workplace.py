@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fs.format.errors import StorageError
+from fs.format.errors import local_errors
 
 #: /tmp is often kept in memory; what is written here is as large as an image.
 _DEFAULT = Path("/var/tmp")
@@ -17,17 +17,8 @@ _DEFAULT = Path("/var/tmp")
 def workplace(parent: Path | None) -> Iterator[Path]:
     """A new directory in `parent`, else in /var/tmp."""
     base = parent or _DEFAULT
-    with storing(base):
+    with local_errors(base):
         base.mkdir(parents=True, exist_ok=True)
         made = tempfile.TemporaryDirectory(prefix="nydusify-", dir=base, ignore_cleanup_errors=True)
     with made as path:
         yield Path(path)
-
-
-@contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Turns errors of the local disk into a StorageError that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error

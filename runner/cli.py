@@ -16,6 +16,8 @@ from fs.format.errors import Failure
 if TYPE_CHECKING:
     import argparse
 
+    from fs.commandline import Parser
+
 _EXAMPLES = """\
 examples:
   lazyrun run --rm -it registry.example.com/app:nydus sh
@@ -30,7 +32,6 @@ IMAGE; everything after it is the command and its arguments.
 exit codes: that of the command; 128 + n if signal n ended it; 125 if lazyrun itself
 fails, 126 if the command cannot be executed, 127 if it is not found.
 """
-VERSION = "0.1.0"
 OUR_FAILURE = 125
 DEFAULT_ROOT = "/var/lib/lazyrun"
 
@@ -39,14 +40,16 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     import argparse
 
-    top = argparse.ArgumentParser(
+    from fs.commandline import Parser
+
+    top = Parser(
         prog="lazyrun",
         description="Run containers from images that are loaded while they run.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    top.add_argument("--version", action="store_true", help="print the version and exit")
+    top.add_version()
     verbs = top.add_subparsers(dest="verb", metavar="VERB")
     run = _verb(verbs, "run", "run a command in a new container", _EXAMPLES + "\n" + _RUN_NOTES)
     _add_run_arguments(run)
@@ -61,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
+    verbs: argparse._SubParsersAction[Parser],
     name: str,
     text: str,
     epilog: str | None = None,
@@ -140,8 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             protect.restart(words)
         return _main(words)
-    except SystemExit as end:  # argparse: --help, or wrong usage
-        return OUR_FAILURE if end.code and runs else int(end.code or 0)
+    except SystemExit as end:  # argparse: --help
+        return int(end.code or 0)
     except Failure as failure:
         print(f"lazyrun: {failure.message}", file=sys.stderr)
         if not runs:
@@ -154,9 +157,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(words: list[str]) -> int:
     top = parser()
     arguments = top.parse_args(words)
-    if arguments.version:
-        print(f"lazyrun {VERSION}")
-        return 0
     if arguments.verb is None:
         top.print_help(sys.stderr)
         return 2

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from fs.format.errors import UsageError
+from fs.format.errors import UsageError, local_errors
 from runner.state import ContainerRecord
-from snapshotter.trees import storage_failures
 
 _LOCAL_HOSTS = """\
 127.0.0.1\tlocalhost
@@ -33,7 +32,7 @@ def write_etc_files(
         "hostname": hostname + "\n",
         "resolv.conf": "" if own_network else _host_file("/etc/resolv.conf", ""),
     }
-    with storage_failures(record.directory):
+    with local_errors(record.directory):
         for name, content in contents.items():
             with open(record.path(name), "w", errors="surrogateescape") as file:
                 file.write(content)

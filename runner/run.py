@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, NoReturn
 
 from fs import mounts
 from fs.daemon.launch import MountOptions
-from fs.format.errors import AccessError, NotFoundError, UsageError
+from fs.format.errors import AccessError, NotFoundError, UsageError, local_errors
 from runner import capabilities, mountplan, process, settings, syscalls
 from runner.etcfiles import write_etc_files
 from runner.image import ROOTFS, RunnerImages, prepare_image
@@ -20,10 +20,10 @@ from runner.signals import ENDING, Interrupted, Signals
 from runner.state import EXITED, RUNNING, ContainerRecord, Containers, start_time
 from runner.supervise import supervise
 from runner.users import User, find_user
+from snapshotter.extractions import remove_abandoned
 from snapshotter.initlayer import make_init_layer
 from snapshotter.overlay import Layers, mount_layers
 from snapshotter.store import Store
-from snapshotter.trees import storage_failures
 
 _KILLED = 137
 
@@ -64,11 +64,11 @@ def run(options: RunOptions) -> int:
     containers = Containers(options.root)
     with Store(os.path.join(containers.root, "store"), RunnerImages(options.mount)) as store:
         sweep(containers, store)
-        with _interruptible():
-            return _run(options, containers, store)
+        with _interruptible() as caught:
+            return _run(options, containers, store, caught)
 
 
-def _run(options: RunOptions, containers: Containers, store: Store) -> int:
+def _run(options: RunOptions, containers: Containers, store: Store, caught: Sequence[int]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until there is a record to clear up
     record = containers.create(
         options.name,
@@ -80,7 +80,7 @@ def _run(options: RunOptions, containers: Containers, store: Store) -> int:
     code = None
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-        started, signals = _start(options, record, store)
+        started, signals = _start(options, record, store, caught)
         with _killed_on_failure(started.pid):
             record.save(status=RUNNING, pid=started.pid, pid_started=start_time(started.pid))
             code = supervise(started, signals, interactive=options.interactive)
@@ -105,7 +105,7 @@ def _killed_on_failure(pid: int) -> Iterator[None]:
 
 
 def _start(
-    options: RunOptions, record: ContainerRecord, store: Store
+    options: RunOptions, record: ContainerRecord, store: Store, caught: Sequence[int]
 ) -> tuple[process.Started, Signals]:
     source = ROOTFS + os.path.realpath(options.image) if options.rootfs else options.image
     image, document = prepare_image(store, f"{record.id}/image", source, options.mount)
@@ -141,6 +141,8 @@ def _start(
             options.with_init,
         )
         signals = Signals()
+        if caught:  # and lost: Python drops what is raised in a callback, as of an import
+            raise Interrupted(caught[0])
         return process.start(container, signals), signals
 
 
@@ -148,7 +150,7 @@ def _make_sources(steps: list[Step]) -> None:
     """As docker, a host directory given to -v that does not exist is made."""
     for step in steps:
         if step.fstype == mountplan.BIND and not step.is_file:
-            with storage_failures(step.source):
+            with local_errors(step.source):
                 os.makedirs(step.source, exist_ok=True)
 
 
@@ -203,6 +205,7 @@ def sweep(containers: Containers, store: Store) -> None:
     for record in containers.abandoned():
         record.kill()
         finish(record, store, _KILLED)
+    remove_abandoned(store)
 
 
 def finish(record: ContainerRecord, store: Store, code: int | None) -> None:
@@ -227,15 +230,20 @@ def remove(record: ContainerRecord, store: Store) -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """The signals that end a program raise Interrupted, so that everything is undone."""
+def _interruptible() -> Iterator[Sequence[int]]:
+    """The signals that end a program raise Interrupted, so that everything is undone.
+
+    Yields the numbers of those that have come.
+    """
+    caught: list[int] = []
 
     def interrupt(number: int, frame: object) -> NoReturn:
+        caught.append(number)
         raise Interrupted(number)
 
     previous = {number: signal.signal(number, interrupt) for number in ENDING}
     try:
-        yield
+        yield caught
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -23,8 +23,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from fs.format.errors import NotFoundError, StorageError, UsageError
-from snapshotter.trees import remove_tree, storage_failures
+from fs.format.errors import NotFoundError, StorageError, UsageError, local_errors
+from snapshotter.trees import remove_tree
 
 CREATED = "created"
 RUNNING = "running"
@@ -75,7 +75,7 @@ class ContainerRecord:
     def save(self, **changes: object) -> None:
         self.state |= changes
         temporary = self.path("state.json.new")
-        with storage_failures(self.directory):
+        with local_errors(self.directory):
             with open(temporary, "w") as file:
                 json.dump(self.state, file)
                 file.flush()
@@ -85,7 +85,7 @@ class ContainerRecord:
     def delete(self) -> None:
         """Remove the directory; at once for those who look, piece by piece elsewhere."""
         gone = os.path.dirname(os.path.dirname(self.directory)) + f"/{self.id}{_GONE}"
-        with storage_failures(self.directory):
+        with local_errors(self.directory):
             os.rename(self.directory, gone)
         remove_tree(gone)
         self.release()
@@ -128,7 +128,7 @@ class Containers:
     def __init__(self, root: str) -> None:
         self.root = os.path.abspath(root)
         self._directory = os.path.join(self.root, "containers")
-        with storage_failures(self.root):
+        with local_errors(self.root):
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
             os.chmod(self.root, 0o700)
 
@@ -151,12 +151,16 @@ class Containers:
             if name is not None and any(name in _names(record) for record in self.all()):
                 raise UsageError(f"the name {name} is in use by another container")
             directory = os.path.join(self._directory, os.urandom(6).hex())
-            with storage_failures(directory):
+            with local_errors(directory):
                 os.makedirs(os.path.join(directory, "rootfs"), mode=0o700)
             record = ContainerRecord(directory, {})
             record.take()
             fixed = {"id": record.id, "name": name or record.id, "status": CREATED}
-            record.save(**fixed, created=time.time(), **state)
+            try:
+                record.save(**fixed, created=time.time(), **state)
+            except BaseException:
+                record.delete()
+                raise
         return record
 
     def all(self) -> list[ContainerRecord]:

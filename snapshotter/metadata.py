@@ -7,14 +7,22 @@ identifier, and identifiers are never used twice.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from fs.format.errors import FormatError, NotFoundError, StorageError, UsageError
+from fs.format.errors import (
+    FormatError,
+    NotFoundError,
+    StorageError,
+    UsageError,
+    local_errors,
+)
 from snapshotter.errors import SnapshotExistsError, SnapshotStateError
 
 ACTIVE = "active"
@@ -59,6 +67,18 @@ class Row(NamedTuple):
     size: int
 
 
+@contextmanager
+def _alone(directory: str) -> Iterator[None]:
+    """Hold the directory's lock, for the short time in which the file in it is opened."""
+    with local_errors(directory):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 class Metadata:
     """Raises NotFoundError, SnapshotExistsError, SnapshotStateError; StorageError for the disk.
 
@@ -70,13 +90,14 @@ class Metadata:
         with self._failures():
             self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
-            with self._failures():
+            with self._failures(), _alone(os.path.dirname(path)):
                 self._open()
         except BaseException:
             self._db.close()
             raise
 
     def _open(self) -> None:
+        """SQLite does not wait for others while it turns to write-ahead logging, so we do."""
         self._db.execute("PRAGMA foreign_keys=ON")
         version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > _VERSION:
@@ -131,6 +152,8 @@ class Metadata:
             )
         except sqlite3.IntegrityError:
             raise SnapshotExistsError(f"snapshot {name}: already exists") from None
+        except UnicodeEncodeError:
+            raise UsageError(f"snapshot {name}: {source!r} is no UTF-8 text") from None
         return self.get(name)
 
     def _committed(self, name: str) -> int:

@@ -12,7 +12,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any
 
 from fs import mounts
@@ -23,11 +23,10 @@ from fs.registry.store import ImageReader
 from fs.tar.reader import TarReader
 from fs.tar.stream import LayerStream
 from snapshotter.errors import SnapshotExistsError
+from snapshotter.extractions import discard, extracting, new_key
 from snapshotter.overlay import Layers
 from snapshotter.store import Store
 from snapshotter.unpack import Unpacker
-
-EXTRACTING = "extract/"
 
 
 def pull(
@@ -46,9 +45,10 @@ def pull(
         f"{reader.name} is not a Nydus image: it is pulled in full"
         f" ({len(missing)} of {len(layers)} layers missing, {size} bytes)"
     )
-    for index in missing:
-        parent = chain[index - 1] if index else None
-        _pull_layer(store, reader, layers[index], diff_ids[index], chain[index], parent)
+    with extracting(store):
+        for index in missing:
+            parent = chain[index - 1] if index else None
+            _pull_layer(store, reader, layers[index], diff_ids[index], chain[index], parent)
     return chain[-1], image.config.document
 
 
@@ -76,18 +76,15 @@ def _pull_layer(
     name: str,
     parent: str | None,
 ) -> None:
-    key = f"{EXTRACTING}{os.urandom(6).hex()} {name}"
-    store.prepare(key, parent)
+    key = new_key(name)
     try:
-        directories = store.layers(key)
-        _fill(directories, reader, layer, diff_id)
-        with suppress(SnapshotExistsError):  # another process was first
-            store.commit(name, key)
-            return
-    except BaseException:
-        store.remove(key)
-        raise
-    store.remove(key)
+        store.prepare(key, parent)
+        _fill(store.layers(key), reader, layer, diff_id)
+        store.commit(name, key)
+    except BaseException as error:
+        discard(store, key)
+        if not isinstance(error, SnapshotExistsError):  # else another process was first
+            raise
 
 
 def _fill(directories: Layers, reader: ImageReader, layer: Descriptor, diff_id: str) -> None:

@@ -23,12 +23,12 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fs.format.errors import MountError, UsageError
+from fs.format.errors import MountError, UsageError, local_errors
 from snapshotter.errors import SnapshotStateError
 from snapshotter.images import ImageMounter
 from snapshotter.metadata import ACTIVE, COMMITTED, VIEW, Metadata, Row
 from snapshotter.overlay import Layers, Mount, describe
-from snapshotter.trees import Usage, disk_usage, remove_tree, storage_failures
+from snapshotter.trees import Usage, disk_usage, remove_tree
 
 
 class Info(NamedTuple):
@@ -50,8 +50,9 @@ class Store:
     """
 
     def __init__(self, root: str, images: ImageMounter) -> None:
-        self._snapshots = os.path.join(os.path.abspath(root), "snapshots")
-        with storage_failures(root):
+        self.root = os.path.abspath(root)
+        self._snapshots = os.path.join(self.root, "snapshots")
+        with local_errors(root):
             os.makedirs(self._snapshots, mode=0o700, exist_ok=True)
             os.chmod(root, 0o700)
         self._metadata = Metadata(os.path.join(root, "metadata.db"))
@@ -162,6 +163,9 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Remove a snapshot without children, and all its data."""
+        row = self._metadata.get(name)
+        if row.kind == ACTIVE:  # what it wrote may be what fills the disk, and a change needs room
+            remove_tree(self._layer(row))
         with self._metadata.transaction():
             row = self._metadata.get(name)
             self._metadata.delete(row)
@@ -203,7 +207,7 @@ class Store:
     ) -> Row:
         if parent is not None:
             self._ensure_mounted(self._metadata.get(parent))
-        with self._metadata.transaction(), storage_failures(self._snapshots):
+        with self._metadata.transaction(), local_errors(self._snapshots):
             row = self._metadata.create(name, kind, parent, labels, source)
             if os.path.isdir(self._path(row.id)):  # of a transaction that a crash undid
                 self._set_aside(str(row.id))

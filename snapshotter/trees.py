@@ -11,10 +11,10 @@ import itertools
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import NamedTuple
 
-from fs.format.errors import StorageError
+from fs.format.errors import StorageError, local_errors
 
 _BLOCK = 512  # unit of st_blocks
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -69,7 +69,7 @@ def remove_tree(root: str) -> None:
     except FileNotFoundError:
         return
     try:
-        with storage_failures(root):
+        with local_errors(root):
             remove_directory(top, os.fsencode(name))
     finally:
         os.close(top)
@@ -109,12 +109,3 @@ def _remove_one(top: int, name: bytes, names: Iterator[bytes]) -> list[bytes]:
     with suppress(FileNotFoundError):
         os.rmdir(name, dir_fd=top)
     return moved
-
-
-@contextmanager
-def storage_failures(where: str) -> Iterator[None]:
-    """OSError inside becomes a StorageError about `where`."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{where}: {error.strerror}") from None

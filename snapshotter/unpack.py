@@ -23,6 +23,7 @@ from typing import NamedTuple
 from fs import rootdir
 from fs.format.errors import Failure, FormatError, StorageError
 from fs.tar.entry import HARD_LINK, Entry, pieces
+from fs.tar.paths import clean
 from snapshotter.overlay import OPAQUE, Layers, opened_layers
 from snapshotter.trees import remove_directory
 
@@ -30,7 +31,6 @@ _WHITEOUT = b".wh."
 _AUFS = b".wh..wh."
 _OPAQUE_MARK = b".wh..wh..opq"
 _PIECE = 1 << 20
-_PATH_MAX = 4095
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM, errno.EMFILE)
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -106,7 +106,7 @@ class Unpacker:
             raise _failure(error, self._name) from None
 
     def _add(self, entry: Entry, read: Read, where: str) -> None:
-        names = _clean(entry.path, where)
+        names = clean(entry.path, where)
         if not names:
             if entry.kind != stat.S_IFDIR:
                 raise FormatError("the root is not a directory", where)
@@ -119,7 +119,7 @@ class Unpacker:
             return
         self._make_room(parent, base, entry.kind)
         if entry.kind == HARD_LINK:
-            self._link(parent, base, _clean(entry.target, where), where)
+            self._link(parent, base, clean(entry.target, where), where)
         else:
             _make(parent, base, entry, read)
         status = os.stat(base, dir_fd=parent, follow_symlinks=False)
@@ -274,19 +274,6 @@ class Unpacker:
 
 def _is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-
-
-def _clean(path: bytes, where: str) -> list[bytes]:
-    """The names in a path, without ".", ".." and empty ones; ".." stops at the root."""
-    if len(path) > _PATH_MAX:
-        raise FormatError(f"path of {len(path)} bytes, at most {_PATH_MAX}", where)
-    names: list[bytes] = []
-    for name in path.split(b"/"):
-        if name == b"..":
-            del names[-1:]
-        elif name not in (b"", b"."):
-            names.append(name)
-    return names
 
 
 def _make(parent: int, base: bytes, entry: Entry, read: Read) -> None:

@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fs.backend.blobs import BlobBackend
-from fs.format.errors import UsageError
-from fs.registry.files import local_errors
+from fs.format.errors import UsageError, local_errors
 from fs.registry.store import StoreOptions
 
 _MAX_FILE = 1 << 20

@@ -36,6 +36,8 @@ from fs.format.errors import FormatError, StorageError
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 #: So many descriptions of one blob that contradict each other are shared.
 _DESCRIPTIONS = 8
+#: Bytes of the disk (or a sixteenth of a small one) that a cache leaves to others.
+_LEFT_FREE = 16 << 20
 
 
 class BlobFiles:
@@ -126,6 +128,8 @@ class BlobFiles:
     def store(self, position: int, offset: int, data: bytes) -> bool:
         """Put a verified chunk in its place; False when the disk does not take it. Any thread."""
         try:
+            if _free_after(self._data, len(data)) < 0:
+                return False
             with changing(self._claims.descriptor, back=False):
                 _write(self._data, offset, data)
                 self._set(position)
@@ -292,6 +296,13 @@ def _write(descriptor: int, offset: int, data: bytes) -> None:
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
+
+
+def _free_after(descriptor: int, size: int) -> int:
+    """Bytes beyond what is left to others on the disk: a cache must not stop them."""
+    disk = os.fstatvfs(descriptor)
+    kept = min(_LEFT_FREE, disk.f_blocks * disk.f_frsize // 16)
+    return disk.f_bavail * disk.f_frsize - size - kept
 
 
 def _open_map(path: str, chunk_count: int, *, sole: bool) -> mmap.mmap:

@@ -21,7 +21,8 @@ from fs.cache.index import ContentIndex
 from fs.cache.quota import Quota
 from fs.format.blobtable import BlobRecord
 from fs.format.chunktable import ChunkTable
-from fs.format.errors import StorageError
+from fs.format.errors import Failure, StorageError
+from fs.owndir import make_own
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +81,9 @@ class CacheStore:
         name = checked_name(blob.blob_id)
         table = make_table()
         try:
-            try:
-                os.makedirs(self._directory, mode=0o700, exist_ok=True)
-            except OSError as error:
-                raise StorageError(f"cache {self._directory}: {error.strerror}") from error
+            make_own(self._directory)
             return table, BlobFiles(self._directory, name, blob, table, digester)
-        except StorageError as error:
+        except Failure as error:
             log.warning("%s; blob %s is served without local files", error, name)
             return table, None
 

@@ -6,12 +6,12 @@ import errno
 import os
 
 from fs import mounts
-from fs.format.errors import MountError, NotFoundError
+from fs.format.errors import MountError, NotFoundError, UsageError
 
 
 def checked_mountpoint(mountpoint: str) -> str:
     """The absolute, resolved path of a directory that can be mounted on."""
-    resolved = os.path.realpath(mountpoint)
+    resolved = resolved_path(mountpoint)
     try:
         is_directory = os.path.isdir(resolved)
     except OSError as error:  # a dead mount answers ENOTCONN
@@ -19,6 +19,13 @@ def checked_mountpoint(mountpoint: str) -> str:
     if not is_directory and not is_mounted(resolved):
         raise NotFoundError(f"{mountpoint}: no such directory")
     return resolved
+
+
+def resolved_path(mountpoint: str) -> str:
+    """`mountpoint` as the kernel's table has it."""
+    if not mountpoint:  # realpath() takes it for the working directory
+        raise UsageError("the mountpoint is empty")
+    return os.path.realpath(mountpoint)
 
 
 def is_mounted(mountpoint: str) -> bool:

@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from fs.daemon.order import default_state_root
+from fs.format.errors import NotFoundError, local_errors
+from fs.owndir import make_own
 
 LOCK = "lock"
 STATE = "state.json"
@@ -59,8 +61,9 @@ def directories(state_root: str | None) -> list[str]:
     """The node daemon's directory and those of private ones."""
     root = state_root or default_state_root()
     try:
-        names = sorted(os.listdir(root))
-    except (FileNotFoundError, NotADirectoryError):
+        with local_errors(root):
+            names = sorted(os.listdir(root))
+    except NotFoundError:
         return []
     private = [os.path.join(root, name) for name in names if len(name) == 16 and name != MNT]
     return [root, *private]
@@ -135,7 +138,7 @@ def starting(directory: str) -> Iterator[None]:
     """Be the only one who starts a daemon in `directory` or clears up after a dead one."""
     descriptor = -1
     while descriptor < 0:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        make_own(directory)
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

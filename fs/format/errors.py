@@ -20,15 +20,26 @@ The module stands at the bottom of the import order, which is why it is here.
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+#: What cannot stand in a line on a terminal: control characters, some of which command it.
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+_CONTROL |= {ord("\t"): " ", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
 
 class Failure(Exception):
-    """A failure with a one-line message; `exit_code` is what a command ends with."""
+    """A failure with a one-line message; `exit_code` is what a command ends with.
+
+    Control characters in it, which may come from an image or a server, are shown escaped.
+    """
 
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = message.translate(_CONTROL)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return self.message
@@ -75,3 +86,26 @@ class MountError(Failure):
 
 class PlainImageError(Failure):
     exit_code = 10
+
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+_REFUSED = (errno.EACCES, errno.EPERM)
+
+
+def local_failure(error: OSError, where: object) -> Failure:
+    """An operating system error about local files as a Failure that begins with `where`."""
+    message = f"{where}: {error.strerror or error}"
+    if error.errno in _ABSENT:
+        return NotFoundError(message)
+    if error.errno in _REFUSED:
+        return AccessError(message)
+    return StorageError(message)
+
+
+@contextmanager
+def local_errors(where: object) -> Iterator[None]:
+    """Operating system errors inside become Failures that begin with `where`."""
+    try:
+        yield
+    except OSError as error:
+        raise local_failure(error, where) from error

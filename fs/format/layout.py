@@ -8,7 +8,8 @@ children sorted by name, then each subdirectory in turn. See docs/format.md,
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fs.format import dirents, erofs, xattrs
 from fs.format.allocator import Allocator, Place
@@ -32,9 +33,9 @@ class Placed:
     xattrs: bytes = b""
     names: int = 0
     #: Of a directory: every name with its inode, sorted, "." and ".." among them.
-    entries: list[tuple[bytes, Placed]] = field(default_factory=list)
+    entries: Sequence[tuple[bytes, Placed]] = ()
     #: Of a directory: how many entries each of its blocks has.
-    block_counts: list[int] = field(default_factory=list)
+    block_counts: Sequence[int] = ()
 
     @property
     def nid(self) -> int:

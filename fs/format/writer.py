@@ -152,26 +152,24 @@ class _InodeWriter:
                 raise placed.error(f"a number is out of range ({error})") from error
         return self._data
 
-    def chunk_table(self) -> bytes:
+    def chunk_table(self) -> bytearray:
         """The records of all chunks that files use, by digest and blob."""
-        records = []
+        table = bytearray()
         for key in sorted(self._chunks):
             chunk, file_offset = self._chunks[key]
-            records.append(
-                ChunkInfo(
-                    chunk.digest,
-                    chunk.blob_index,
-                    chunk.flags,
-                    chunk.compressed_size,
-                    chunk.uncompressed_size,
-                    chunk.compressed_offset,
-                    chunk.uncompressed_offset,
-                    file_offset,
-                    chunk.position,
-                    chunk.crc32,
-                ).pack()
-            )
-        return b"".join(records)
+            table += ChunkInfo(
+                chunk.digest,
+                chunk.blob_index,
+                chunk.flags,
+                chunk.compressed_size,
+                chunk.uncompressed_size,
+                chunk.compressed_offset,
+                chunk.uncompressed_offset,
+                file_offset,
+                chunk.position,
+                chunk.crc32,
+            ).pack()
+        return table
 
     def _pack_inode(self, placed: Placed, layout: int, size: int, u: int) -> int:
         """Write inode and attributes; returns the place after them in the metadata."""

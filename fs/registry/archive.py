@@ -13,12 +13,12 @@ import re
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fs.format.errors import FormatError, NotFoundError, UsageError, VerifyError
+from fs.format.errors import FormatError, NotFoundError, UsageError, VerifyError, local_errors
 from fs.registry.body import PIECE
 from fs.registry.config import MAX_CONFIG, parse_config
 from fs.registry.descriptor import Descriptor
 from fs.registry.digest import check_bytes, digest_of, verified
-from fs.registry.files import LayoutFiles, local_errors, read_small
+from fs.registry.files import LayoutFiles, read_small
 from fs.registry.layout import INDEX_FILE, LAYOUT_FILE, LayoutReader
 from fs.registry.manifest import MAX_MANIFEST, Index, Manifest, parse_manifest
 from fs.registry.mediatypes import (

@@ -13,14 +13,15 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fs.format.errors import NotFoundError, UsageError
+from fs.format.errors import NotFoundError, UsageError, local_errors
 from fs.registry.archive import MANIFEST_FILE, split_archive_place
 from fs.registry.body import BlobBody
 from fs.registry.descriptor import Descriptor
-from fs.registry.files import blob_path, local_errors
+from fs.registry.files import blob_path
 from fs.registry.layout import CONTAINERD_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME
 from fs.registry.layout_writer import LAYOUT_VERSION
 from fs.registry.manifest import Index, Manifest, parse_manifest
@@ -51,6 +52,8 @@ class ArchiveWriter:
         self._written: set[str] = set()
         self._manifests: dict[str, Manifest | Index] = {}
         with local_errors(name):
+            if path.exists() and not path.is_file():  # a rename would replace even /dev/null
+                raise UsageError(f"{name}: is there, and no regular file")
             fd, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         self._temporary: Path | None = Path(temporary)
         self._file: BinaryIO = os.fdopen(fd, "wb")
@@ -58,6 +61,9 @@ class ArchiveWriter:
     @property
     def name(self) -> str:
         return self._name
+
+    def check(self) -> None:
+        """The temporary file is there, so there can be more in it."""
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         return descriptor.digest in self._written
@@ -83,7 +89,8 @@ class ArchiveWriter:
 
     def close(self) -> None:
         """Drop the archive, unless it was published."""
-        self._file.close()
+        with suppress(OSError):  # what is still buffered does not count, or was flushed
+            self._file.close()
         if self._temporary:
             self._temporary.unlink(missing_ok=True)
             self._temporary = None

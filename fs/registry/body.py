@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from fs.format.errors import UnreachableError
+from fs.format.errors import UnreachableError, local_errors
 from fs.registry.descriptor import Descriptor
 from fs.registry.digest import VerifiedStream
-from fs.registry.files import local_errors
 from fs.registry.store import Body, Progress
 
 PIECE = 1 << 20

@@ -25,8 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fs.format.errors import AccessError, FormatError, UsageError
-from fs.registry.files import local_errors
+from fs.format.errors import AccessError, FormatError, UsageError, local_errors
 from fs.registry.manifest import parse_json_object
 from fs.registry.reference import DEFAULT_DOMAIN
 

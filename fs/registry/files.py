@@ -10,12 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from fs.format.errors import AccessError, FormatError, NotFoundError, StorageError
+from fs.format.errors import FormatError, local_errors
 from fs.registry.digest import split_digest
 
 
@@ -35,19 +33,6 @@ class LayoutFiles(Protocol):
 def blob_path(digest: str) -> str:
     algorithm, encoded = split_digest(digest)
     return f"blobs/{algorithm}/{encoded}"
-
-
-@contextmanager
-def local_errors(name: str) -> Iterator[None]:
-    """Operating system errors as Failures that begin with `name`."""
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError(f"{name}: there is no such file") from error
-    except PermissionError as error:
-        raise AccessError(f"{name}: {error.strerror}") from error
-    except OSError as error:
-        raise StorageError(f"{name}: {error.strerror or error}") from error
 
 
 def open_regular(path: Path) -> int:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import BinaryIO
 
-from fs.format.errors import FormatError, NotFoundError, UsageError, VerifyError
+from fs.format.errors import FormatError, NotFoundError, UsageError, VerifyError, local_errors
 from fs.registry.descriptor import Descriptor
 from fs.registry.digest import check_bytes, verified
 from fs.registry.files import DirectoryFiles, LayoutFiles, blob_path, read_small
@@ -38,7 +38,9 @@ def split_layout_place(rest: str, text: str) -> tuple[Path, str | None]:
 
 def open_layout(rest: str, text: str) -> LayoutReader:
     directory, tag = split_layout_place(rest, text)
-    if not directory.is_dir():
+    with local_errors(text):
+        is_directory = directory.is_dir()
+    if not is_directory:
         raise NotFoundError(f"{text}: there is no such directory")
     return LayoutReader(DirectoryFiles(directory, text), tag)
 

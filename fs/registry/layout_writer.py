@@ -16,11 +16,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fs.format.errors import FormatError, UsageError
+from fs.format.errors import (
+    AccessError,
+    FormatError,
+    NotFoundError,
+    StorageError,
+    UsageError,
+    local_errors,
+)
 from fs.registry.body import BlobBody
 from fs.registry.descriptor import Descriptor, text_map
 from fs.registry.digest import digest_of, is_digest
-from fs.registry.files import blob_path, local_errors
+from fs.registry.files import blob_path
 from fs.registry.layout import INDEX_FILE, LAYOUT_FILE, REF_NAME
 from fs.registry.manifest import parse_json_object, parse_manifest
 from fs.registry.mediatypes import OCI_INDEX
@@ -38,11 +45,22 @@ class LayoutWriter:
         self._root = directory
         self._tag = tag
         self._name = name
-        self._prepare()
 
     @property
     def name(self) -> str:
         return self._name
+
+    def check(self) -> None:
+        self._is_new()
+        place = self._root
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            raise NotFoundError(f"{self._name}: {place} is no directory")
+        if os.statvfs(place).f_flag & os.ST_RDONLY:
+            raise StorageError(f"{self._name}: {place} is on a read-only file system")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise AccessError(f"{self._name}: {place} cannot be written to")
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         path = self._root / blob_path(descriptor.digest)
@@ -54,6 +72,8 @@ class LayoutWriter:
     ) -> None:
         if self.has_blob(descriptor):
             return
+        if self._is_new():
+            self._begin()
         path = self._root / blob_path(descriptor.digest)
         with local_errors(self._name):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,15 +90,20 @@ class LayoutWriter:
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _prepare(self) -> None:
-        marker = self._root / LAYOUT_FILE
+    def _is_new(self) -> bool:
+        """Whether there is nothing yet; UsageError if there is something else than a layout."""
+        with local_errors(self._name):
+            if (self._root / LAYOUT_FILE).exists():
+                return False
+            there = self._root.iterdir() if self._root.exists() else ()
+            if any(not entry.name.startswith(".tmp-") for entry in there):
+                raise UsageError(f"{self._name}: the directory is not empty and no OCI layout")
+        return True
+
+    def _begin(self) -> None:
         with local_errors(self._name):
             self._root.mkdir(parents=True, exist_ok=True)
-            if marker.exists():
-                return
-            if any(not entry.name.startswith(".tmp-") for entry in self._root.iterdir()):
-                raise UsageError(f"{self._name}: the directory is not empty and no OCI layout")
-        self._write(marker, [json.dumps(LAYOUT_VERSION).encode()])
+        self._write(self._root / LAYOUT_FILE, [json.dumps(LAYOUT_VERSION).encode()])
 
     def _publish(self, descriptor: Descriptor) -> None:
         with self._locked():

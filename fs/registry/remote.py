@@ -31,7 +31,7 @@ from fs.registry.resolution import resolve_image
 from fs.registry.retry import TemporaryFault
 from fs.registry.store import Body, Image, Progress, StoreOptions
 from fs.registry.transport import Answer
-from fs.registry.upload import upload_blob
+from fs.registry.upload import check_upload, upload_blob
 
 _MAX_SPOOLED = 256 << 20
 _MAX_BROUGHT = 1024
@@ -179,6 +179,9 @@ class RegistryWriter:
     @property
     def name(self) -> str:
         return self._reference.familiar
+
+    def check(self) -> None:
+        self._client.retry.run(lambda: check_upload(self._client))
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         if descriptor.digest not in self._there:

@@ -78,6 +78,9 @@ class ImageWriter(Protocol):
     @property
     def name(self) -> str: ...
 
+    def check(self) -> None:
+        """Raise now what would keep the first blob from being stored; nothing is changed."""
+
     def has_blob(self, descriptor: Descriptor) -> bool: ...
 
     def push_blob(
@@ -164,6 +167,8 @@ def open_writer(
 
 
 _KINDS = ("oci", "oci-archive", "docker-archive")
+#: What docker would read as a repository of that name with a tag.
+_NO_IMAGES = ("dir", "layer")
 
 
 def _split_place(text: str) -> tuple[str, str]:
@@ -173,4 +178,6 @@ def _split_place(text: str) -> tuple[str, str]:
         if not rest:
             raise UsageError(f"{text} lacks a path")
         return kind, rest
+    if colon and kind in _NO_IMAGES:
+        raise UsageError(f"{text}: {kind}: is no image, only a source of nydusify convert")
     return "registry", text.removeprefix("docker://")

@@ -9,8 +9,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from fs.format.errors import FormatError, NotFoundError, UsageError
-from fs.registry.files import local_errors, open_regular
+from fs.format.errors import FormatError, NotFoundError, UsageError, local_errors
+from fs.registry.files import open_regular
 from fs.tar.entry import HARD_LINK
 from fs.tar.reader import TarReader
 

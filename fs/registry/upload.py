@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from urllib.parse import urlencode
 
-from fs.format.errors import AccessError, VerifyError
+from fs.format.errors import AccessError, Failure, VerifyError
 from fs.registry.body import BlobBody
 from fs.registry.client import Call, RegistryClient
 from fs.registry.descriptor import Descriptor
@@ -46,6 +46,15 @@ def upload_blob(
             raise
 
     client.retry.run(attempt)
+
+
+def check_upload(client: RegistryClient) -> None:
+    """One attempt to begin an upload and take it back: AccessError where we may not push."""
+    target = client.start_upload(client.push_scopes, {})
+    if target is not None:
+        cancel = Call("DELETE", target, "upload", client.push_scopes, (200, 202, 204))
+        with contextlib.suppress(Failure):  # left empty, it is the registry's
+            client.perform(cancel).close()
 
 
 def _start(client: RegistryClient, descriptor: Descriptor, mount_from: str | None) -> str | None:

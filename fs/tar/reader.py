@@ -117,7 +117,7 @@ class TarReader:
 
     def _end(self, header: bytes, extensions: dict[bytes, bytes], start: int) -> None:
         if 0 < len(header) < _BLOCK:
-            raise FormatError("layer ends in the middle of a header", self._stream.where())
+            raise FormatError("tar archive ends in the middle of a header", self._stream.where())
         if extensions:
             raise FormatError("extension header without an entry", self._at(start))
         self.complete = header == _ZERO_BLOCK

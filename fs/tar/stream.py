@@ -69,7 +69,7 @@ class LayerStream:
     def take_exactly(self, size: int) -> bytes:
         taken = self.take(size)
         if len(taken) != size:
-            raise FormatError("layer ends in the middle of an entry", self.where())
+            raise FormatError("tar archive ends in the middle of an entry", self.where())
         return taken
 
     def skip(self, size: int) -> None:

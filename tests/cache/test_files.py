@@ -200,7 +200,7 @@ def test_first_to_leave_does_not_call_it_clean(image: BuiltImage, tmp_path: Path
 
 @pytest.mark.root
 def test_full_disk_serves_from_memory(image: BuiltImage, tmp_path: Path) -> None:
-    mounts.mount("tmpfs", tmp_path, "tmpfs", 0, "size=300k")
+    mounts.mount("tmpfs", tmp_path, "tmpfs", 0, "size=300k,mode=700")
     try:
 
         async def main() -> None:

@@ -146,6 +146,40 @@ def test_full_target(plain_layout: Path, tmp_path: Path) -> None:
     assert_refused(done, STORAGE, "No space left")
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("size", ["64k", "2764k", "2768k", "2772k", "2776k", "2800k"])
+def test_full_archive_target(plain_layout: Path, tmp_path: Path, size: str) -> None:
+    """Full at any moment, the last flush included."""
+    with small_disk(tmp_path / "disk", size) as disk:
+        done = convert(f"oci:{plain_layout}:plain", f"docker-archive:{disk / 'image.tar'}")
+        assert list(disk.iterdir()) == []
+    assert_refused(done, STORAGE, "No space left")
+
+
+@pytest.mark.root
+def test_read_only_target(plain_layout: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        mounts.mount(None, disk, None, mounts.MS_REMOUNT | mounts.MS_RDONLY)
+        for target in (f"oci:{disk}/new/layout:x", f"docker-archive:{disk}/image.tar"):
+            done = convert(f"oci:{plain_layout}:plain", target)
+            assert_refused(done, STORAGE, "ead-only file system")
+
+
+@pytest.mark.root
+@pytest.mark.fuse
+@pytest.mark.overlay
+def test_container_that_fills_the_disk(nydus_layout: Path, tmp_path: Path) -> None:
+    """It is removed all the same, and with it what fills the disk."""
+    with small_disk(tmp_path / "disk", "16m") as disk:
+        script = "cat /dev/zero > /full; cat /etc/motd"
+        done = call(
+            "lazyrun", "run", "--rm", "--root", disk, f"oci:{nydus_layout}:nydus", script
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "replaced\n")
+        assert list((disk / "store/snapshots").iterdir()) == []
+        assert list((disk / "nydus-fs").iterdir()) == []
+
+
 @pytest.mark.registry
 def test_nothing_is_tagged_after_a_failure(damaged: Path, registry: Registry) -> None:
     layer = layer_path(damaged, "plain", 1)

@@ -9,6 +9,7 @@ from tests.house.sources import OURS, imports_of, modules
 # Inside fs each part may import those before it.
 LADDER = (
     "fs.format",
+    "fs.owndir",
     "fs.tar",
     "fs.registry",
     "fs.backend",

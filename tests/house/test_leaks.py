@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -12,24 +13,34 @@ from fs import mounts
 from tests.parts import leaks
 
 
+def await_cat(process: subprocess.Popen[bytes]) -> None:
+    """Until exec is over: while it goes on, procfs shows neither environment nor command."""
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(b"there\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == b"there\n"
+
+
 def test_process_with_the_mark_is_found_and_ended(tmp_path: Path) -> None:
     environment = {**os.environ, leaks.MARK: "of-this-test"}
-    with subprocess.Popen(["sleep", "1000"], env=environment) as process:
+    with subprocess.Popen(["cat"], env=environment, stdin=PIPE, stdout=PIPE) as process:
+        await_cat(process)
         left = leaks.end_processes_of("of-this-test", tmp_path, grace=0.2)
-        assert left == [f"process {process.pid}: sleep 1000"]
+        assert left == [f"process {process.pid}: cat"]
         assert process.wait(5) == -9
 
 
 @pytest.mark.root
 def test_container_without_the_mark_is_found(tmp_path: Path) -> None:
-    script = f"mount -t tmpfs none {tmp_path}/place && echo there && exec sleep 1000"
+    script = f"mount -t tmpfs none {tmp_path}/place && exec cat"
     (tmp_path / "place").mkdir()
     command = ["unshare", "--mount", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
-    with subprocess.Popen([*command, "sh", "-c", script], stdout=subprocess.PIPE) as process:
-        assert process.stdout
-        assert process.stdout.readline() == b"there\n"
+    command += ["sh", "-c", script]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE) as process:
+        await_cat(process)
         left = leaks.end_processes_of("of-nobody", tmp_path, grace=0.1)
-        assert left == [f"process {process.pid}: sleep 1000"]
+        assert left == [f"process {process.pid}: cat"]
 
 
 @pytest.mark.root

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fs.commandline import VERSION
 from tests.house.sources import PACKAGES, REPOSITORY, tracked_files
 
 CLI_MODULES = {"nydusify": "nydusify.cli", "nydus-fs": "fs.cli", "lazyrun": "runner.cli"}
@@ -70,6 +71,19 @@ def test_installed_command_starts(command: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: {command}")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("command", "module"), CLI_MODULES.items())
+def test_every_command_has_the_version_of_the_package(command: str, module: str) -> None:
+    call = f"import sys; from {module} import main; sys.exit(main(['--version']))"
+    done = subprocess.run(
+        [sys.executable, "-c", call], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{command} {VERSION}\n"
+    assert pyproject()["project"]["dynamic"] == ["version"]
+    taken = pyproject()["tool"]["setuptools"]["dynamic"]["version"]
+    assert taken == {"attr": "fs.commandline.VERSION"}
 
 
 @pytest.mark.parametrize(

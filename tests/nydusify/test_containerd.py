@@ -13,8 +13,8 @@ import pytest
 from nydusify.cli import main
 from tests.nydusify.images import pulled_tree
 from tests.nydusify.test_convert import publish, stack
-from tests.nydusify.test_merge import UPPERS, base
 from tests.parts.layers import unlike, with_least_names
+from tests.parts.stacks import UPPERS, base
 from tests.parts.trees import scan
 
 pytestmark = [pytest.mark.containerd, pytest.mark.overlay, pytest.mark.root]

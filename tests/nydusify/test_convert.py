@@ -170,6 +170,18 @@ def test_layout_to_archive(tmp_path: Path) -> None:
     assert_shows(target, stack(), tmp_path)
 
 
+def test_target_archive(tmp_path: Path) -> None:
+    publish(f"oci:{tmp_path}/in:a", stack())
+    archive = tmp_path / "out.tar"
+    for _ in range(2):  # the second time, an older archive is replaced
+        assert main(["convert", "--source", f"oci:{tmp_path}/in:a",
+                     "--target-archive", str(archive)]) == 0  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.tar"]
+    assert_shows(f"docker-archive:{archive}", stack(), tmp_path)
+    with tarfile.open(archive) as opened:
+        assert {"manifest.json", "index.json", "oci-layout"} <= set(opened.getnames())
+
+
 def test_layer_file(samples: Path, tmp_path: Path) -> None:
     source = samples / "alpine.estargz.tar.gz"
     assert convert(f"layer:{source}", f"oci:{tmp_path}/out") == 0
@@ -250,6 +262,38 @@ def test_manifest_and_config(tmp_path: Path) -> None:
     assert [layer["blob_size"] for layer in report["layers"]] == [b.size for b in blobs] + [0, 0]
     assert [layer["shared_chunks"] for layer in report["layers"]] == [0, 0, 1, 0]
     reader.close()
+
+
+def test_blobs_of_which_nothing_is_left_are_not_published(tmp_path: Path) -> None:
+    """The second of four layers is hidden whole, the third partly; the fourth hides them."""
+    low = LayerTar().add("low", data=b"low")
+    gone = LayerTar().directory("d").add("d/a", data=b"a" * 5000).add("d/b", data=b"b")
+    half = LayerTar().add("d/c", data=b"c").add("kept", data=b"kept")
+    top = LayerTar().add("d/.wh..wh..opq").add("new", data=b"new").link("again", "low")
+    tars = [layer.tar() for layer in (low, gone, half, top)]
+    publish(f"oci:{tmp_path}/in:a", tars)
+    digests = []
+    for number in range(2):
+        target = f"oci:{tmp_path}/out{number}:b"
+        report = tmp_path / "report.json"
+        assert convert(f"oci:{tmp_path}/in:a", target, "--output-json", str(report)) == 0
+        image = open_reader(target).resolve(nydus=True)
+        digests.append(image.manifest.digest)
+    assert digests[0] == digests[1]
+    assert len(image.manifest.layers) == 4  # three blobs and the bootstrap
+    filled = [entry for entry in image.config.document["history"] if not entry.get("empty_layer")]
+    assert [entry["created_by"] for entry in filled[:3]] == ["step 0", "step 2", "step 3"]
+    told = [bool(layer["blob_digest"]) for layer in json.loads(report.read_text())["layers"]]
+    assert told == [True, False, True, True]
+    assert_shows(target, tars, tmp_path)
+
+
+def test_an_image_of_which_no_content_is_left(tmp_path: Path) -> None:
+    tars = [LayerTar().add("a", data=b"a").tar(), LayerTar().add(".wh.a").directory("d").tar()]
+    publish(f"oci:{tmp_path}/in:a", tars)
+    assert convert(f"oci:{tmp_path}/in:a", f"oci:{tmp_path}/out:b") == 0
+    assert len(open_reader(f"oci:{tmp_path}/out:b").resolve(nydus=True).manifest.layers) == 1
+    assert_shows(f"oci:{tmp_path}/out:b", tars, tmp_path)
 
 
 def test_prefetch_patterns(tmp_path: Path) -> None:

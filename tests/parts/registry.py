@@ -21,6 +21,7 @@ class Registry:
     host: str
     log: Path
     storage: Path
+    pid: int
 
     def requests(self, path_part: str = "") -> list[dict[str, Any]]:
         """The answered requests whose URI contains `path_part`, oldest first."""
@@ -77,7 +78,7 @@ def start_registry(
         )
     try:
         await_port(process, port, log)
-        yield Registry(f"127.0.0.1:{port}", log, storage)
+        yield Registry(f"127.0.0.1:{port}", log, storage, process.pid)
     finally:
         stop(process)
 

@@ -7,7 +7,13 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.registry.images import Sample, make_image
 from tests.registry.world import World
+
+
+@pytest.fixture
+def sample() -> Sample:
+    return make_image(b"lower" * 1000, b"upper", Cmd=["x"])
 
 
 @pytest.fixture

@@ -25,14 +25,9 @@ from fs.registry.mediatypes import (
     OCI_MANIFEST,
 )
 from fs.registry.store import open_reader, open_writer
-from tests.registry.images import Sample, make_image, push_image, tar_layer
+from tests.registry.images import Sample, push_image, tar_layer
 
 needs_skopeo = pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo not installed")
-
-
-@pytest.fixture
-def sample() -> Sample:
-    return make_image(b"lower" * 1000, b"upper", Cmd=["x"])
 
 
 @pytest.fixture
@@ -227,7 +222,7 @@ def test_unknown_image(archive: Path, tmp_path: Path) -> None:
 
 
 def test_no_archive(tmp_path: Path, archive: Path) -> None:
-    with pytest.raises(NotFoundError, match="no such file"):
+    with pytest.raises(NotFoundError, match="No such file"):
         open_reader(f"oci-archive:{tmp_path}/absent.tar")
     compressed = tmp_path / "image.tar.gz"
     compressed.write_bytes(gzip.compress(archive.read_bytes()))

@@ -33,11 +33,6 @@ needs_umoci = pytest.mark.skipif(not shutil.which("umoci"), reason="umoci not in
 
 
 @pytest.fixture
-def sample() -> Sample:
-    return make_image(b"lower" * 1000, b"upper", Cmd=["x"])
-
-
-@pytest.fixture
 def layout(tmp_path: Path, sample: Sample) -> Path:
     writer = open_writer(f"oci:{tmp_path}/layout:v1")
     push_image(writer, sample)
@@ -192,10 +187,23 @@ def test_no_layout(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="oci-layout"):
         open_reader(f"oci:{tmp_path}").resolve()
     (tmp_path / "precious").touch()
+    writer = open_writer(f"oci:{tmp_path}:v1")
     with pytest.raises(UsageError, match="not empty and no OCI layout"):
-        open_writer(f"oci:{tmp_path}:v1")
+        writer.check()
+    with pytest.raises(UsageError, match="not empty and no OCI layout"):
+        writer.push_blob(describe(b"x", OCI_LAYER), b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
     with pytest.raises(UsageError, match="lacks a path"):
         open_reader("oci:")
+
+
+@pytest.mark.parametrize("place", ["dir:/rootfs", "layer:/layer.tar"])
+def test_sources_that_are_no_images(place: str) -> None:
+    with pytest.raises(UsageError, match="only a source of nydusify convert"):
+        open_reader(place)
+    with pytest.raises(UsageError, match="only a source of nydusify convert"):
+        open_writer(place)
+    assert open_reader(f"docker://{place.partition(':')[0]}:tag").name
 
 
 def test_a_wrong_body_leaves_nothing(layout: Path) -> None:

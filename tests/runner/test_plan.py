@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import tomllib
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 
 from fs.format.errors import FormatError, NotFoundError, UsageError
 from fs.mounts import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
-from runner import capabilities, cli, mountplan, settings
+from runner import capabilities, cli, mountplan, run, settings
 from runner.settings import ImageSettings, image_settings
+from runner.signals import Interrupted
 from runner.users import User, find_user
 
 IMAGE = ImageSettings(("entry", "-x"), ("cmd", "arg"), ("PATH=/bin", "A=1"), "/work", "me")
@@ -194,15 +196,24 @@ def test_capability_arithmetic() -> None:
     assert capabilities.chosen([], ["CHOWN"]) == default - 1
 
 
-def test_the_version_is_the_projects(capsys: pytest.CaptureFixture[str]) -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out == f"lazyrun {project['version']}\n"
-
-
 def test_help_and_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     told = capsys.readouterr().out
     assert "examples:" in told
     assert cli.main(["ps", "--no-such-flag"]) == 2
     assert cli.main([]) == 2
+
+
+def test_a_signal_that_python_drops_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a handler raises inside a callback of the interpreter's goes nowhere."""
+
+    class Dying:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    dropped: list[type[BaseException] | None] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda event: dropped.append(event.exc_type))
+    with run._interruptible() as caught:
+        Dying()
+    assert dropped == [Interrupted]
+    assert caught == [signal.SIGTERM]

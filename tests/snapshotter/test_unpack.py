@@ -20,9 +20,9 @@ from snapshotter.images import DirectoryImages
 from snapshotter.overlay import mount_layers
 from snapshotter.pull import pull
 from snapshotter.store import Store
-from tests.nydusify.test_merge import ENTRIES, UPPERS, base, layer_of
 from tests.parts.layers import LayerTar, expected_tree, overlay_of, unlike
 from tests.parts.plain import publish, write_plain_image
+from tests.parts.stacks import ENTRIES, UPPERS, alpine, base, layer_of
 from tests.parts.trees import Entry, differences, scan
 
 pytestmark = [pytest.mark.overlay, pytest.mark.root]
@@ -64,9 +64,7 @@ def test_two_layers(name: str, tmp_path: Path) -> None:
 
 
 def test_alpine(samples: Path, tmp_path: Path) -> None:
-    tar = gzip.decompress((samples / "alpine.estargz.tar.gz").read_bytes())
-    upper = LayerTar().add("etc/.wh.passwd").add("bin/.wh..wh..opq").add("bin/new", data=b"new")
-    assert_as_overlayfs([tar, upper.tar()], tmp_path)
+    assert_as_overlayfs(alpine(samples), tmp_path)
 
 
 def test_every_entry_type(samples: Path, tmp_path: Path) -> None:

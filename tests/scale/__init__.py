@@ -1,0 +1,1 @@
+"""Large trees and files, many readers, many layers, many mounts at once."""
