@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from fs.format.errors import UsageError
-from fs.registry.files import local_errors
+from fs.format.errors import UsageError, local_errors
 from fs.registry.reference import DEFAULT_DOMAIN, DEFAULT_HOST, Reference
 
 if TYPE_CHECKING:

@@ -16,13 +16,12 @@ import threading
 from collections import OrderedDict
 from typing import BinaryIO, cast
 
-from fs.format.errors import FormatError, UsageError, VerifyError
+from fs.format.errors import FormatError, UsageError, VerifyError, local_errors
 from fs.registry.body import PIECE, BlobBody
 from fs.registry.client import RegistryClient
 from fs.registry.descriptor import Descriptor
 from fs.registry.digest import check_bytes, verified
 from fs.registry.failover import Hosts
-from fs.registry.files import local_errors
 from fs.registry.hosts import Host, find_hosts
 from fs.registry.manifest import MAX_MANIFEST, Index, Manifest, parse_manifest
 from fs.registry.platform import Platform
