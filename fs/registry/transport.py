@@ -150,15 +150,16 @@ class Transport:
         with self._lock:
             if (secure, own) not in self._adapters:
                 context = client_context(self._trust, shown=own) if secure else None
-                self._adapters[secure, own] = _Adapter(context)
+                self._adapters[secure, own] = _Adapter(context, self._trust)
             return self._adapters[secure, own]
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
     """An adapter with a TLS context of ours and larger blocks."""
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
+    def __init__(self, context: ssl.SSLContext | None, trust: Trust) -> None:
         self._context = context
+        self._trust = trust
         super().__init__(_POOL_HOSTS, _POOL_CONNECTIONS)
 
     def init_poolmanager(
@@ -169,7 +170,9 @@ class _Adapter(requests.adapters.HTTPAdapter):
         keep_pace(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **options: object) -> urllib3.ProxyManager:
-        own = {"ssl_context": self._context, "blocksize": _BLOCK}
+        own: dict[str, object] = {"ssl_context": self._context, "blocksize": _BLOCK}
+        if proxy.startswith("https:"):
+            own["proxy_ssl_context"] = client_context(self._trust, shown=False)
         manager: urllib3.ProxyManager = super().proxy_manager_for(proxy, **options, **own)
         keep_pace(manager)
         return manager

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import urlsplit
 
 
@@ -90,10 +92,15 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def start_proxy() -> Iterator[Proxy]:
+def start_proxy(tls: tuple[Path, Path] | None = None) -> Iterator[Proxy]:
+    """A proxy that is spoken to in clear text or, with a certificate and its key, by TLS."""
     proxy = Proxy()
     handler = type("Handler", (_Handler,), {"proxy": proxy})
     with _Server(("127.0.0.1", 0), handler) as server:
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         proxy.host = f"127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()

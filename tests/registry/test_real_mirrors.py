@@ -173,6 +173,33 @@ def test_https_through_a_proxy_with_a_login(proxy: Proxy, sample: Sample, tmp_pa
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
+def test_proxy_that_speaks_tls(
+    origin: Registry, sample: Sample, tmp_path: Path, scheme: str
+) -> None:
+    """TLS to the proxy and, for https, within it to the registry."""
+    for name in ("proxy", "far"):
+        (tmp_path / name).mkdir()
+    near = self_signed(tmp_path / "proxy")
+    certificate, key = self_signed(tmp_path / "far", "registry.invalid")
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_text(near[0].read_text() + certificate.read_text())
+    tls = {"certificate": str(certificate), "key": str(key)}
+    with start_registry(tmp_path, tls=tls) as far, start_proxy(near) as proxy:
+        proxy.names["registry.invalid:443"] = address(far)
+        proxy.names["registry.invalid:80"] = address(origin)
+        environment = {f"{scheme}_proxy": f"https://{proxy.host}"}
+        options = StoreOptions(
+            plain_http=scheme == "http", ca_file=trusted, environment=environment, retry=ONCE
+        )
+        if scheme == "https":
+            with closing(open_writer("registry.invalid/mirrored:v1", options)) as writer:
+                push_image(writer, sample)
+        check("registry.invalid/mirrored:v1", sample, options)
+        with pytest.raises(UnreachableError, match=r"by proxy 127\S+: certificate not trusted"):
+            check("registry.invalid/mirrored:v1", sample, replace(options, ca_file=certificate))
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
 def test_proxy_that_refuses_the_login(proxy: Proxy, sample: Sample, scheme: str) -> None:
     proxy.login = f"user:{SECRET}"
     options = replace(through(proxy, scheme), plain_http=scheme == "http")
