@@ -313,7 +313,10 @@ def _open_map(path: str, chunk_count: int, *, sole: bool) -> mmap.mmap:
         if not _is_map(content, chunk_count):
             if not sole:
                 raise OSError(errno.EBUSY, "a chunk map in use has another size")
-            os.ftruncate(descriptor, 0)
+            # Never cut short what another process may have mapped.
+            os.unlink(path)
+            os.close(descriptor)
+            descriptor = open_file(path)
             os.pwrite(descriptor, chunkmap.new_map(chunk_count), 0)
         # Without blocks of its own, a full disk would turn setting a bit into SIGBUS.
         os.posix_fallocate(descriptor, 0, size)
