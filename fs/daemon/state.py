@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from fs.daemon.order import default_state_root
-from fs.format.errors import NotFoundError, local_errors
+from fs.format.errors import local_errors
 from fs.owndir import make_own
 
 LOCK = "lock"
@@ -60,11 +60,10 @@ def private_directory(mountpoint: str, state_root: str | None) -> str:
 def directories(state_root: str | None) -> list[str]:
     """The node daemon's directory and those of private ones."""
     root = state_root or default_state_root()
-    try:
-        with local_errors(root):
-            names = sorted(os.listdir(root))
-    except NotFoundError:
+    if not os.path.exists(root):
         return []
+    with local_errors(root):
+        names = sorted(os.listdir(root))
     private = [os.path.join(root, name) for name in names if len(name) == 16 and name != MNT]
     return [root, *private]
 
