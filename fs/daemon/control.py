@@ -10,14 +10,16 @@ put while a worker is being replaced is answered by the next one.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fs.daemon.failures import failure_from
 from fs.daemon.state import CONTROL
 from fs.format.errors import UnreachableError
+
+if TYPE_CHECKING:
+    import socket
 
 FRAME_LIMIT = 16 << 20
 _PATIENCE = 10.0
@@ -31,6 +33,8 @@ class Line:
     """One connection. OSError, EOFError among them, when the daemon or its worker is gone."""
 
     def __init__(self, directory: str, patience: float | None = _PATIENCE) -> None:
+        import socket
+
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.settimeout(patience)
@@ -41,6 +45,8 @@ class Line:
 
     def ask(self, verb: str, **fields: object) -> tuple[dict[str, Any], int | None]:
         """The answer's fields and the descriptor that came with them. Failure, EndingError."""
+        import socket
+
         import msgpack
 
         body = msgpack.packb({"verb": verb, **fields})
@@ -110,6 +116,8 @@ def _no_answer(directory: str, error: Exception) -> UnreachableError:
 
 def listen(directory: str, name: str = CONTROL) -> socket.socket:
     """A listening socket in `directory`, only for its owner."""
+    import socket
+
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     old_mask = os.umask(0o177)
     try:

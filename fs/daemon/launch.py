@@ -20,6 +20,7 @@ from fs.daemon.mountpoints import (
     checked_mountpoint,
     is_mounted,
     mount_device,
+    resolved_path,
     unmount_kernel,
 )
 from fs.daemon.order import DaemonOptions, MountOptions, Order, default_state_root, relevant
@@ -163,7 +164,7 @@ def unmount(mountpoint: str, *, lazy: bool = False, state_root: str | None = Non
     users keep it until they leave. A mount whose daemon was killed counts as
     unmounted once it and its entry are gone.
     """
-    resolved = os.path.realpath(mountpoint)
+    resolved = resolved_path(mountpoint)
     record = _record(mountpoint, resolved, state_root)
     lock = open_lock(record.directory)
     try:
@@ -220,7 +221,7 @@ def _record(mountpoint: str, resolved: str, state_root: str | None) -> Record:
 
 def status(mountpoint: str, *, state_root: str | None = None) -> dict[str, Any]:
     """What the daemon of `mountpoint` says of it: see docs/operations.md."""
-    record = _record(mountpoint, os.path.realpath(mountpoint), state_root)
+    record = _record(mountpoint, resolved_path(mountpoint), state_root)
     if record.lost:
         return _dead(record)
     try:

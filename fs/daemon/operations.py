@@ -193,7 +193,7 @@ class Operations:
         order = self._served[instance.number].order
         instance.driver, instance.reason = await self._choose(instance, order.options.driver)
         self._save(strictly=True)
-        descriptor = await self._drivers[instance.driver].attach(instance)
+        descriptor = await self._attach(instance, order.options.driver)
         try:
             instance.device = await trio.to_thread.run_sync(
                 _device, descriptor, abandon_on_cancel=True
@@ -204,6 +204,18 @@ class Operations:
             raise
         self._save()
         return descriptor
+
+    async def _attach(self, instance: Instance, wanted: str) -> int:
+        """By the chosen driver; by fuse if the choice was ours and this image proves it wrong."""
+        try:
+            return await self._drivers[instance.driver].attach(instance)
+        except MountError as error:
+            if wanted != "auto" or instance.driver == "fuse":
+                raise
+            log.warning("%s: served by fuse: %s", instance.source, error)
+            instance.driver, instance.reason = "fuse", error.message
+        self._save(strictly=True)
+        return await self._drivers["fuse"].attach(instance)
 
     def taken(self, instance: Instance) -> None:
         """A client has the mount where it wanted it."""
@@ -326,6 +338,13 @@ class Operations:
             if served.instance.id == wanted:
                 return served.instance
         raise NotFoundError(f"instance {wanted}: not served here")
+
+    def instance_by_number(self, number: int) -> Instance:
+        """Also one that is leaving; NotFoundError when there is none."""
+        served = self._served.get(number)
+        if served is None:
+            raise NotFoundError(f"instance {number}: not served here")
+        return served.instance
 
     def by_mountpoint(self, mountpoint: str) -> Instance:
         """NotFoundError when nothing of this daemon is mounted there."""

@@ -79,12 +79,19 @@ def supervise(options: DaemonOptions, announce: Announce) -> None:
     The directory must hold no leftovers of a dead daemon, see `start.clear_dead`.
     """
     lock = _take_lock(options.directory)
+    try:
+        _supervise(options, announce, lock)
+    except OSError as error:
+        raise MountError(f"{options.directory}: {error}") from error
+    os.close(lock)
+
+
+def _supervise(options: DaemonOptions, announce: Announce, lock: int) -> None:
     with ExitStack() as stack:
         signals = stack.enter_context(_signals())
         sockets = [stack.enter_context(control.listen(options.directory, name)) for name in SOCKETS]
         inherited = (lock, *(server.fileno() for server in sockets))
         Supervisor(options, announce, inherited).run(signals)
-    os.close(lock)
 
 
 def _take_lock(directory: str) -> int:
@@ -150,7 +157,7 @@ class Supervisor:
                 self._wait(signals)
             if not self._announced:
                 raise MountError("the daemon was stopped before it was ready")
-        except Failure:
+        except (Failure, OSError):
             self._kill_worker()
             if not self._announced:
                 self._undo()

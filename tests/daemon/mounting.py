@@ -41,6 +41,7 @@ class Place:
             cache_dir=str(self.root / "cache"),
             state_root=str(self.state),
             outage_deadline=1.0,
+            driver="fuse",  # tests/drivers has those of the other
         )
 
     def mount(self, image: BuiltImage, **changes: Any) -> launch.Mounted:  # noqa: ANN401
