@@ -40,7 +40,6 @@ from fs.format.errors import (
 )
 
 log = logging.getLogger(__name__)
-
 Data = bytes | bytearray | memoryview
 
 #: Unwanted bytes between two chunks that are fetched along rather than by a second request.
