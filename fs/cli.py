@@ -71,7 +71,20 @@ def parser() -> argparse.ArgumentParser:
     for verb in (mount, umount, status, daemon):
         verb.add_argument("--state-root", metavar="DIR", help="where mounts keep their state")
     _add_cache_verbs(verbs.add_parser("cache", help="look after fetched data", allow_abbrev=False))
+    _add_trace_verbs(verbs.add_parser("trace", help="look at recorded reads", allow_abbrev=False))
     return top
+
+
+def _add_trace_verbs(trace: argparse.ArgumentParser) -> None:
+    show = trace.add_subparsers(dest="what", metavar="WHAT", required=True).add_parser(
+        "show",
+        help="print a trace",
+        description="Print what was touched first: seconds, blob, decoded offset, length, files.",
+        allow_abbrev=False,
+    )
+    show.add_argument("file", metavar="FILE")
+    show.add_argument("--bootstrap", metavar="FILE", help="names the files, if it has moved")
+    show.add_argument("--json", action="store_true", help="as one JSON map")
 
 
 def _add_cache_verbs(cache: argparse.ArgumentParser) -> None:

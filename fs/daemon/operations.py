@@ -21,6 +21,7 @@ from fs.cache.prefetch import Prefetch
 from fs.daemon.engine import Engine, Shared
 from fs.daemon.order import DaemonOptions, Order
 from fs.daemon.state import read_state, write_state
+from fs.daemon.tracing import Tracing
 from fs.drivers.instances import Driver, Instance, Instances
 from fs.format.errors import Failure, MountError, NotFoundError
 from fs.source import Resolved
@@ -48,6 +49,7 @@ class Served(NamedTuple):
     resolved: Resolved
     shared: Shared
     prefetch: Prefetch
+    tracing: Tracing
     scope: trio.CancelScope
 
 
@@ -121,6 +123,7 @@ class Operations:
         instance.device = fields["device"]
         instance.mounted_at = fields["mounted_at"]
         instance.taken, instance.leaving = fields["taken"], fields["leaving"]
+        await served.tracing.carry_on(order.options.trace)
 
     async def resume(self) -> None:
         """Once the kernel is served again: see who is still there."""
@@ -150,8 +153,19 @@ class Operations:
         self._refuse(order, replace)
         number, self._next = self._next, self._next + 1
         served = await self._serve(number, order, resolved)
+        if order.options.trace is not None:
+            await self._trace(served, order.options.trace)
         self._nursery.start_soon(self._accompany, served)
         return served.instance
+
+    async def _trace(self, served: Served, path: str) -> None:
+        """Record what a new instance is asked for, or take it back."""
+        try:
+            await served.tracing.start(path)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._drop(served.instance)
+            raise
 
     def _refuse(self, order: Order, replace: bool) -> None:
         """Make room at the mountpoint; MountError if it is taken, or about to be."""
@@ -171,7 +185,8 @@ class Operations:
         instance = Instance(number, order.source, order.mountpoint, order.options, shared.image)
         options = order.options
         prefetch = Prefetch(shared.image, options.prefetch_mode, options.prefetch_bandwidth)
-        served = Served(instance, order, resolved, shared, prefetch, trio.CancelScope())
+        tracing = Tracing(shared.image, order.source, resolved, self._nursery)
+        served = Served(instance, order, resolved, shared, prefetch, tracing, trio.CancelScope())
         self._instances.add_tree(number, instance.id.encode(), shared.image)
         self._served[number] = served
         return served
@@ -288,6 +303,7 @@ class Operations:
         self._instances.remove_tree(instance.number)
         self._save()
         served.scope.cancel()
+        await served.tracing.stop()
         await self._drivers[instance.driver].detach(instance)
         await self._engine.release(served.shared)
         instance.gone.set()
@@ -359,6 +375,7 @@ class Operations:
         self._save()
 
     def served(self, instance: Instance) -> Served:
+        """What an instance was made from, and what runs beside it."""
         return self._served[instance.number]
 
     def resolved(self, instance: Instance) -> Resolved:
@@ -384,6 +401,7 @@ class Operations:
             "requests": fetcher.requests,
             "failed_requests": fetcher.failures,
             "prefetch": served.prefetch.status(),
+            "trace": served.tracing.status(),
             "last_error": instance.image.last_error,
             **counts,
         }

@@ -188,7 +188,7 @@ async def _while_connected(stream: trio.SocketStream, work: Callable[[], Awaitab
 
 
 def _mounted(operations: Operations, instance: Instance) -> dict[str, Any]:
-    resolved = operations.resolved(instance)
+    resolved = operations.served(instance).resolved
     return {
         "id": instance.id,
         "pid": operations.identity.pid,
@@ -236,6 +236,25 @@ async def _stay(operations: Operations, fields: Fields) -> dict[str, Any]:
     return operations.daemon_status()
 
 
+async def _trace(operations: Operations, fields: Fields) -> dict[str, Any]:
+    """Record into `file`; without one, end the record."""
+    tracing = operations.served(_chosen(operations, fields)).tracing
+    if fields.get("file"):
+        await tracing.start(fields["file"])
+    else:
+        await tracing.stop()
+    return {"trace": tracing.status()}
+
+
+async def _prefetch(operations: Operations, fields: Fields) -> dict[str, Any]:
+    """`do`: pause or resume."""
+    prefetch = operations.served(_chosen(operations, fields)).prefetch
+    if fields["do"] not in ("pause", "resume"):
+        raise UsageError(f"prefetch {fields['do']!r}: neither pause nor resume")
+    prefetch.pause() if fields["do"] == "pause" else prefetch.resume()
+    return {"prefetch": prefetch.status()}
+
+
 def _chosen(operations: Operations, fields: Fields) -> Instance:
     if "id" in fields:
         return operations.by_id(fields["id"])
@@ -248,4 +267,6 @@ VERBS: dict[str, Verb] = {
     "forget": _forget,
     "status": _status,
     "stay": _stay,
+    "trace": _trace,
+    "prefetch": _prefetch,
 }
