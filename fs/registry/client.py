@@ -64,6 +64,8 @@ class RegistryClient:
         self.reference = reference
         self.host = host
         self.retry = options.retry
+        if host.connect_timeout is not None:
+            options = replace(options, connect_timeout=host.connect_timeout)
         self._options = options
         self._transport = Transport(
             options, host.trust, origin(host.url or f"https://{reference.host}")

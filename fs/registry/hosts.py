@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 SYSTEM_DIRS = (Path("/etc/containerd/certs.d"), Path("/etc/docker/certs.d"))
 """Where command lines look that are not told where."""
 
+MIRROR_CONNECT = 4.0
+"""Seconds to connect to a mirror at most, where there is another host to ask."""
+
 _MAX_FILE = 1 << 20
+_DURATION = re.compile(r"(?:(\d{1,4})m)?(?:(\d{1,5}(?:\.\d+)?)s)?(?:(\d{1,6})ms)?")
 _CAPABILITIES = frozenset({"pull", "resolve", "push"})
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
@@ -70,6 +74,7 @@ class Host:
     """One server. `name` is HOST[:PORT], which logins are for.
 
     `url` is SCHEME://HOST[:PORT]; None where https or http has to be found out.
+    `connect_timeout` is in seconds; None: as for any server.
     `path` is before "/REPOSITORY/…". A mirror is told by `namespace` whose content is meant.
     """
 
@@ -80,6 +85,7 @@ class Host:
     trust: Trust = _USUAL
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     namespace: str | None = None
+    connect_timeout: float | None = None
     login: Credentials | None = field(default=None, repr=False)
 
 
@@ -91,7 +97,15 @@ def hosts_dirs(chosen: str | None) -> tuple[Path, ...]:
 def find_hosts(reference: Reference, options: StoreOptions) -> tuple[Host, ...]:
     """The hosts for a reference in the order in which they are asked, the registry's own last."""
     hosts = _configured(reference, options.hosts_dirs) or (Host(reference.domain),)
-    return tuple(replace(host, trust=trust_of(options, more=host.trust)) for host in hosts)
+    patience = min(MIRROR_CONNECT, options.connect_timeout)
+    return tuple(
+        replace(
+            host,
+            trust=trust_of(options, more=host.trust),
+            connect_timeout=host.connect_timeout or (None if host is hosts[-1] else patience),
+        )
+        for host in hosts
+    )
 
 
 def _configured(reference: Reference, roots: tuple[Path, ...]) -> tuple[Host, ...]:
@@ -176,6 +190,7 @@ class _HostsFile:
             ),
             headers=tuple(self._headers(table)),
             namespace=None if own else self._reference.domain,
+            connect_timeout=self._seconds(table, "dial_timeout"),
         )
 
     def _place(self, text: str) -> tuple[str, str]:
@@ -225,6 +240,14 @@ class _HostsFile:
             if not _HEADER_NAME.fullmatch(name) or not all(map(_HEADER_VALUE.fullmatch, values)):
                 raise self._wrong(f"header {name!r} cannot be sent")
             yield name, ", ".join(values)
+
+    def _seconds(self, table: Mapping[str, Any], key: str) -> float | None:
+        """A duration as Go writes it, "1m30s" or "200ms"; None if there is none."""
+        match = _DURATION.fullmatch(self._typed(table, key, str, ""))
+        if not match:
+            raise self._wrong(f"{key} is no duration like 3s or 200ms")
+        minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
+        return 60 * minutes + seconds + milliseconds / 1000 or None
 
     def _file(self, name: str) -> Path:
         return self._path.parent / name

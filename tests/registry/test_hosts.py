@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fs.format.errors import UsageError
-from fs.registry.hosts import Client, Host, find_hosts
+from fs.registry.hosts import MIRROR_CONNECT, Client, Host, find_hosts
 from fs.registry.reference import parse_reference
 from fs.registry.store import StoreOptions
 
@@ -27,6 +27,7 @@ ca = "own.crt"
 [host."http://far.example.com/cache"]
   skip_verify = true
   client = "both.pem"
+  dial_timeout = "200ms"
 
 [host."https://api.example.com/registry/api"]
   override_path = true
@@ -80,6 +81,8 @@ def test_all_that_a_file_can_say(tmp_path: Path) -> None:
     assert not far.trust.checked
     assert near.trust.checked
     assert far.capabilities == EVERYTHING
+    timeouts = [host.connect_timeout for host in (near, far, own)]
+    assert timeouts == [MIRROR_CONNECT, 0.2, None]
     assert (own.name, own.namespace) == ("registry.example.com", None)
     assert own.trust.ca_files == (directory / "own.crt",)
 
@@ -157,6 +160,7 @@ def test_certificates_as_docker_keeps_them(tmp_path: Path) -> None:
         ("[host]\n'https://m' = 3", "is no table"),
         ('[host."https://m"]\ncapabilities = [3]', "capabilities is no text"),
         ('[host."https://m"]\nskip_verify = "no"', "skip_verify is no bool"),
+        ('[host."https://m"]\ndial_timeout = "soon"', "dial_timeout is no duration"),
         ('[host."https://m"]\nclient = 7', "client is no file"),
         ('[host."https://m"]\nclient = [["a", "b", "c"]]', "client is no file"),
         ('[host."https://m".header]\n"a b" = "c"', "cannot be sent"),
