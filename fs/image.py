@@ -179,6 +179,10 @@ class Image:
                 below = [entry.nid for entry in self.bootstrap.entries(current)]
                 pending.extend(reversed(below))
 
+    def opened_blobs(self) -> list[BlobCache]:
+        """The caches of the blobs that were needed so far."""
+        return list(self._blobs.values())
+
     async def all_blobs(self) -> list[BlobCache]:
         """The caches of all blobs, opened."""
         return [await self.blob(index) for index in range(len(self.bootstrap.blobs))]
@@ -203,8 +207,12 @@ class Image:
             self._blobs.clear()
 
     def status(self) -> dict[str, Any]:
+        hits = sum(cache.hits for cache in self._blobs.values())
+        reads = sum(cache.reads for cache in self._blobs.values())
         blobs = [{"blob": cache.blob.blob_id} | cache.counts() for cache in self._blobs.values()]
         return {
+            "reads": reads,
+            "hit_rate": hits / reads if reads else None,
             "chunks": sum(blob["chunks"] for blob in blobs),
             "cached_chunks": sum(blob["cached"] for blob in blobs),
             "blobs_opened": blobs,
