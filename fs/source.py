@@ -8,12 +8,14 @@ The cache directory:
 
     bootstraps/<layer digest>/image.boot      whole and verified, or not there
     bootstraps/<layer digest>/<id>.blob.meta
+    images/<hash>.json                        see fs/image_record.py
     blobs/                                    see fs/cache/files.py
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -24,8 +26,15 @@ from typing import Any, NamedTuple, Protocol
 from fs.backend.blobs import BlobBackend
 from fs.backend.config import load_config, open_configured
 from fs.bootstrap_layer import BOOTSTRAP, MAX_LAYER, extract
-from fs.format.errors import FormatError, PlainImageError, UsageError, local_errors
+from fs.format.errors import (
+    FormatError,
+    PlainImageError,
+    UnreachableError,
+    UsageError,
+    local_errors,
+)
 from fs.image import map_bootstrap
+from fs.image_record import ImageRecord
 from fs.owndir import make_own
 from fs.registry.descriptor import Descriptor
 from fs.registry.hosts import hosts_dirs
@@ -33,6 +42,8 @@ from fs.registry.manifest import find_bootstrap_layer
 from fs.registry.platform import parse_platform
 from fs.registry.retry import RetryPolicy
 from fs.registry.store import ImageReader, StoreOptions, open_reader
+
+log = logging.getLogger(__name__)
 
 
 class SourceOptions(Protocol):
@@ -87,6 +98,29 @@ def resolve(
         return Resolved(path)
     if options.blob_dir and not os.path.isdir(options.blob_dir):
         raise UsageError(f"{options.blob_dir}: no such directory")
+    record = ImageRecord(cache_dir, source, options.platform)
+    known = record.read()
+    if known is not None and known["local"]:
+        return _recorded(known)
+    try:
+        resolved = _ask(source, options, cache_dir, environment)
+    except UnreachableError as error:
+        if known is None:
+            raise
+        log.warning("%s; mounting what its digest meant before", error)
+        return _recorded(known)
+    record.write(resolved._asdict(), local=False)
+    return resolved
+
+
+def _recorded(fields: Mapping[str, Any]) -> Resolved:
+    return Resolved(fields["bootstrap"], fields["manifest_digest"], fields["image_config"])
+
+
+def _ask(
+    source: str, options: SourceOptions, cache_dir: str, environment: Mapping[str, str]
+) -> Resolved:
+    """What the place of the image says of it; its bootstrap is fetched if need be."""
     with contextlib.closing(open_reader(source, _store_options(options, environment))) as reader:
         platform = parse_platform(options.platform) if options.platform else None
         image = reader.resolve(platform, nydus=True)

@@ -18,6 +18,7 @@ from fs.cache.store import CacheStore
 from fs.daemon.order import Order, default_cache_dir
 from fs.format.errors import Failure
 from fs.image import Image, map_bootstrap
+from fs.image_record import ImageRecord
 from fs.source import Resolved, open_backend, resolve
 
 Key = tuple[object, ...]
@@ -65,6 +66,11 @@ class Engine:
             limiter=self._resolvers,
             abandon_on_cancel=True,
         )
+
+    async def note_local(self, order: Order) -> None:
+        """Remember that nobody need be asked about this image any more."""
+        record = ImageRecord(_cache_dir(order), order.source, order.options.platform)
+        await trio.to_thread.run_sync(record.mark_local)
 
     async def open(self, order: Order, resolved: Resolved) -> Shared:
         """The image of an order, with one more user. Failure."""

@@ -195,6 +195,8 @@ class Operations:
         """What runs beside an instance, as long as it lives."""
         with served.scope:
             await served.prefetch.run()
+            if served.shared.image.is_local():
+                await self._engine.note_local(served.order)
 
     async def attach(self, instance: Instance) -> int:
         """A detached mount of the instance, CLOEXEC; -1 where the daemon's own mount shows it.
