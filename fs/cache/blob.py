@@ -11,7 +11,6 @@ the others. Shared state and the awaits that matter: docs/concurrency.md.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import logging
 import os
@@ -25,21 +24,17 @@ import trio
 
 from fs.cache.fetch import Fetcher, Urgency
 from fs.cache.files import BlobFiles
+from fs.cache.flight import Flight, Flights
 from fs.cache.index import ContentIndex
 from fs.cache.intake import Decoded, Intake
 from fs.cache.neighbours import Neighbours
 from fs.cache.quota import Quota
 from fs.format.blobtable import BlobRecord
 from fs.format.chunktable import ChunkTable
-from fs.format.errors import (
-    Failure,
-    FormatError,
-    StorageError,
-    UnreachableError,
-    VerifyError,
-)
+from fs.format.errors import Failure, FormatError, StorageError, UnreachableError, VerifyError
 
 log = logging.getLogger(__name__)
+
 Data = bytes | bytearray | memoryview
 
 #: Unwanted bytes between two chunks that are fetched along rather than by a second request.
@@ -52,25 +47,6 @@ _ANY_SIZE = 1 << 62
 _HELD_BYTES = 16 << 20
 #: Chunks begin at multiples of it in the decoded blob; what maps the blob maps such blocks.
 _BLOCK = 4096
-
-
-class _Flight:
-    """A chunk on its way. Exactly one of `data` and `error` is set when `landed` is."""
-
-    __slots__ = ("data", "error", "landed")
-
-    def __init__(self) -> None:
-        self.landed = trio.Event()
-        self.data: bytes | None = None
-        self.error: Failure | None = None
-
-    async def wait(self) -> bytes:
-        """The chunk; every waiter gets an exception of its own."""
-        await self.landed.wait()
-        if self.data is None:
-            assert self.error is not None
-            raise copy.copy(self.error) from self.error
-        return self.data
 
 
 class BlobCache:
@@ -88,6 +64,7 @@ class BlobCache:
         amplify: int = 128 << 10,
         index: ContentIndex | None = None,
         quota: Quota | None = None,
+        flights: Flights | None = None,
     ) -> None:
         if len(table) and not table.digests:
             raise FormatError(
@@ -103,7 +80,8 @@ class BlobCache:
         self._intake = Intake(blob, table, digester, files, index, quota)
         self._quota = quota
         self._gaps: list[tuple[int, int]] | None = None
-        self._flights: dict[int, _Flight] = {}
+        self._flights: dict[int, Flight] = {}
+        self._all_flights = Flights() if flights is None else flights
         self._held: OrderedDict[int, bytes] = OrderedDict()
         self._held_bytes = 0
         self._decoders = trio.CapacityLimiter(os.cpu_count() or 1)
@@ -290,10 +268,24 @@ class BlobCache:
         """The chunks of `missing`, from flights under way, new ones, or memory."""
         chunks = {row: self._held[row] for row in missing if row in self._held}
         absent = [row for row in missing if row not in chunks]
-        self._launch([row for row in absent if row not in self._flights], widen=widen)
-        for row, flight in [(row, self._flights[row]) for row in absent]:
+        others = {row: flight for row in absent if (flight := self._flight_of_another(row))}
+        own = [row for row in absent if row not in others]
+        self._launch([row for row in own if row not in self._flights], widen=widen)
+        for row, flight in [(row, self._flights[row]) for row in own]:
             chunks[row] = await flight.wait()
+        for row, flight in others.items():
+            data = await flight.wait_briefly()
+            if data is None:  # but this image's own backend may have it
+                self._launch([row] if row not in self._flights else [])
+                data = await self._flights[row].wait()
+            chunks[row] = data
         return chunks
+
+    def _flight_of_another(self, row: int) -> Flight | None:
+        """What another image of the blob is fetching already, unless this one does too."""
+        if row in self._flights:
+            return None
+        return self._all_flights.get(self.table.uncompressed_offsets[row])
 
     async def _assemble(self, rows: range, chunks: dict[int, bytes], start: int, end: int) -> Data:
         pieces: list[Data] = []
@@ -347,14 +339,19 @@ class BlobCache:
                 whole = self._neighbours.around(fresh, self._is_free, _GAP) if widen else fresh
                 self._nursery.start_soon(self._fly, fresh, whole, self._begin(whole))
 
-    def _begin(self, rows: Iterable[int]) -> dict[int, _Flight]:
-        flights = {row: _Flight() for row in rows}
+    def _begin(self, rows: Iterable[int]) -> dict[int, Flight]:
+        flights = {row: Flight() for row in rows}
         self._flights.update(flights)
+        for row, flight in flights.items():
+            self._all_flights.setdefault(self.table.uncompressed_offsets[row], flight)
         return flights
 
-    def _land(self, flights: dict[int, _Flight], row: int, outcome: bytes | Failure) -> None:
+    def _land(self, flights: dict[int, Flight], row: int, outcome: bytes | Failure) -> None:
         flight = flights.pop(row)
         del self._flights[row]
+        offset = self.table.uncompressed_offsets[row]
+        if self._all_flights.get(offset) is flight:
+            del self._all_flights[offset]
         if isinstance(outcome, Failure):
             flight.error = outcome
         else:
@@ -388,7 +385,7 @@ class BlobCache:
     async def _recheck(
         self,
         rows: list[int],
-        flights: dict[int, _Flight],
+        flights: dict[int, Flight],
         urgency: Urgency = Urgency.DEMAND,
     ) -> None:
         """Serve chunks of an unclean stop from disk if they still have their digests."""
@@ -403,7 +400,7 @@ class BlobCache:
         self,
         wanted: list[int],
         whole: list[int],
-        flights: dict[int, _Flight],
+        flights: dict[int, Flight],
         urgency: Urgency = Urgency.DEMAND,
     ) -> None:
         """Bring the chunks of `whole` by one request, those of `wanted` first."""
@@ -422,7 +419,7 @@ class BlobCache:
                     await self._fetch(first, run, left, urgency)
 
     @contextmanager
-    def _landing(self, flights: dict[int, _Flight]) -> Iterator[dict[int, _Flight]]:
+    def _landing(self, flights: dict[int, Flight]) -> Iterator[dict[int, Flight]]:
         """Whatever happens inside, no flight is left in the air: waiters get the failure."""
         where = f"blob {self.blob.blob_id}"
         outcome = Failure(f"{where}: a chunk was left behind")
@@ -444,7 +441,7 @@ class BlobCache:
         self,
         wanted: list[int],
         whole: list[int],
-        flights: dict[int, _Flight],
+        flights: dict[int, Flight],
         urgency: Urgency,
     ) -> None:
         if not whole:
@@ -480,7 +477,7 @@ class BlobCache:
         for decoded in wrong:
             self._enter(decoded, flights)
 
-    def _enter(self, decoded: Decoded, flights: dict[int, _Flight]) -> None:
+    def _enter(self, decoded: Decoded, flights: dict[int, Flight]) -> None:
         if decoded.data is None:
             assert decoded.error is not None
             self._land(flights, decoded.row, decoded.error)

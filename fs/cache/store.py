@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -17,6 +18,7 @@ from fs.backend.blobs import checked_name
 from fs.cache.blob import BlobCache
 from fs.cache.fetch import Fetcher
 from fs.cache.files import BlobFiles
+from fs.cache.flight import Flights
 from fs.cache.index import ContentIndex
 from fs.cache.quota import Quota
 from fs.format.blobtable import BlobRecord
@@ -47,6 +49,7 @@ class CacheStore:
         self._nursery = nursery
         self._amplify = amplify
         self._caches: list[BlobCache] = []
+        self._flights: WeakValueDictionary[str, Flights] = WeakValueDictionary()
         self._index = ContentIndex(directory)
         self._quota: Quota | None = None
         if limit is not None:
@@ -61,6 +64,9 @@ class CacheStore:
     ) -> BlobCache:
         """The cache of one blob; `make_table` runs in a thread."""
         table, files = await trio.to_thread.run_sync(self._prepare, blob, digester, make_table)
+        flights = Flights()
+        if files is not None:
+            flights = self._flights.setdefault(files.data_path, flights)
         cache = BlobCache(
             blob,
             table,
@@ -71,6 +77,7 @@ class CacheStore:
             amplify=self._amplify,
             index=None if files is None else self._index,
             quota=self._quota,
+            flights=flights,
         )
         self._caches.append(cache)
         return cache

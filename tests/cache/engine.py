@@ -39,6 +39,7 @@ class Engine:
     backend: Counting
     fetcher: Fetcher
     nursery: trio.Nursery
+    store: CacheStore
 
 
 @asynccontextmanager
@@ -64,7 +65,7 @@ async def engine(
             table or (lambda: bootstrap.chunk_table(0)),
             fetcher,
         )
-        yield Engine(cache, backend, fetcher, nursery)
+        yield Engine(cache, backend, fetcher, nursery, store)
         nursery.cancel_scope.cancel()
     store.close()
     backend.inner.close()

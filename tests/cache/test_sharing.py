@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
+from fs.backend.directory import DirectoryBackend
+from fs.cache.fetch import Fetcher
 from fs.format.chunktable import ChunkRow, ChunkTable
+from fs.format.errors import NotFoundError
 from fs.image import map_bootstrap
-from tests.cache.engine import engine
+from tests.cache.engine import Counting, engine, gate
 from tests.image.build import BuiltImage, build_image
 
 _CHUNK = 64 << 10
@@ -71,6 +76,58 @@ def test_images_that_are_open_together_share(image: BuiltImage, tmp_path: Path) 
             at = 5 * _CHUNK
             assert bytes(await second.cache.read(at, 15 * _CHUNK)) == content[at:]
             assert second.backend.ranges == [(15 * _CHUNK, 5 * _CHUNK)]
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("fault", ["none", "error", "stall"])
+def test_images_wait_for_each_others_requests(
+    image: BuiltImage, tmp_path: Path, fault: str
+) -> None:
+    """But a fault of one's backend is not the other's."""
+    rows = _rows(image)
+
+    async def main() -> None:
+        content = _content(image)
+        event, wait = gate()
+
+        def fail() -> None:
+            wait()
+            if fault == "error":
+                raise NotFoundError("not for you")
+
+        async with engine(image, tmp_path, table=_of(image, rows[:15])) as first:
+            bootstrap = map_bootstrap(str(image.bootstrap))
+            backend = Counting(DirectoryBackend(str(image.blobs)))
+            second = await first.store.open(
+                bootstrap.blobs[0], bootstrap.digester, _of(image, rows[5:]), Fetcher(backend)
+            )
+            first.backend.before = fail
+            async with trio.open_nursery() as readers:
+
+                async def read_first() -> None:
+                    at = 6 * _CHUNK
+                    with suppress(NotFoundError):
+                        assert bytes(await first.cache.read(at, 9)) == content[at : at + 9]
+
+                readers.start_soon(read_first)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+
+                async def read_second() -> None:
+                    at = 5 * _CHUNK
+                    assert bytes(await second.read(at, 3 * _CHUNK)) == content[at:][: 3 * _CHUNK]
+
+                readers.start_soon(read_second)
+                await trio.sleep(1 if fault == "stall" else 0.05)
+                second_has_it = second.counts()["cached"] == 3
+                event.set()
+            assert second_has_it == (fault == "stall")
+            assert len(first.backend.ranges) == 1
+            asked = {(5 * _CHUNK, _CHUNK), (7 * _CHUNK, _CHUNK)}
+            assert set(backend.ranges) == asked | (
+                set() if fault == "none" else {(6 * _CHUNK, _CHUNK)}
+            )
+        backend.inner.close()
 
     trio.run(main)
 
