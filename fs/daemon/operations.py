@@ -236,7 +236,7 @@ class Operations:
 
     def taken(self, instance: Instance) -> None:
         """A client has the mount where it wanted it."""
-        instance.taken = True
+        instance.taken, instance.abandoned = True, False
         self._save()
 
     def abandon(self, instance: Instance) -> None:
@@ -245,14 +245,26 @@ class Operations:
         self._nursery.start_soon(self._settle, instance, 0.0)
 
     async def _settle(self, instance: Instance, seconds: float) -> None:
-        """An instance that nobody has said to have: in use after all, or to be dropped?"""
+        """An instance that nobody has said to have: in use after all, or to be dropped?
+
+        In use it counts as taken; but as nobody may ever unmount it, it is watched on.
+        """
         await trio.sleep(seconds)
-        if instance.number not in self._served or instance.taken or instance.leaving:
-            return
-        if await self._drivers[instance.driver].in_use(instance):
-            self.taken(instance)
-        else:
-            await self._drop(instance)
+        pause = _CLOSING
+        begun = trio.current_time()
+        while instance.number in self._served and not instance.leaving:
+            if instance.taken and not instance.abandoned:
+                return
+            if not await self._drivers[instance.driver].in_use(instance):
+                await self._drop(instance)
+                return
+            if not instance.taken and trio.current_time() - begun > _LEAVING:
+                instance.taken = True
+                self._save()
+            with trio.move_on_after(pause):
+                await instance.stirred.wait()
+            instance.stirred = trio.Event()
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     # -- unmounting -----------------------------------------------------------------------
 
@@ -375,6 +387,14 @@ class Operations:
         """Strike a dead mount off the list: it was unmounted."""
         self._lost = [fields for fields in self._lost if fields["mountpoint"] != mountpoint]
         self._save()
+
+    def orders(self) -> list[Order]:
+        """What all instances were made from, also those that are leaving."""
+        return [served.order for served in self._served.values()]
+
+    def numbers(self) -> list[int]:
+        """Of all instances, also those that are leaving."""
+        return list(self._served)
 
     def served(self, instance: Instance) -> Served:
         """What an instance was made from, and what runs beside it."""

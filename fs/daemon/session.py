@@ -15,7 +15,8 @@ import pyfuse3
 import trio
 
 from fs.daemon import kernel
-from fs.drivers.fuse import TreeOperations
+from fs.daemon.counting import CountingOperations
+from fs.daemon.metrics import Traffic
 from fs.drivers.instances import ROOT, Instances
 
 #: A read that waits for the network keeps its task; others must be served beside many of them.
@@ -32,6 +33,7 @@ class Session:
         on_close: Callable[[int], None],
     ) -> None:
         self.ended = trio.Event()
+        self.traffic = Traffic()
         self._instances = instances
         self._on_forget = on_forget
         self._on_close = on_close
@@ -60,7 +62,9 @@ class Session:
             self._descriptor = session_fd
             begun.set()
 
-        operations = TreeOperations(self._instances, take_over, self._on_forget, self._on_close)
+        operations = CountingOperations(
+            self._instances, self.traffic, take_over, self._on_forget, self._on_close
+        )
         pyfuse3.init(operations, f"/dev/fd/{session_fd}", {"default_permissions"})
         try:
             with ours:

@@ -4,6 +4,8 @@
         lock                      held as long as any of its processes lives
         state.json                all instances; written whole before one is announced
         control.sock              answers our commands
+        api.sock                  answers nydusd's HTTP API
+        api/ api.config/          where that mounts, and from which configurations
         daemon.log                standard output and error
         mnt/                      the one FUSE mount; every image is a directory of it
     STATE_ROOT/<hash>/            the same of a daemon that serves one mountpoint only
@@ -30,10 +32,13 @@ from fs.owndir import make_own
 LOCK = "lock"
 STATE = "state.json"
 CONTROL = "control.sock"
+API = "api.sock"
+API_ROOT = "api"
+API_CONFIG = "api.config"
 LOG = "daemon.log"
 MNT = "mnt"
 #: The listening sockets that a supervisor makes and each worker inherits, in this order.
-SOCKETS = (CONTROL,)
+SOCKETS = (CONTROL, API)
 _GONE_SECONDS = 20.0
 
 
@@ -125,11 +130,33 @@ def remove_state(directory: str) -> None:
             os.unlink(os.path.join(directory, name))
     with contextlib.suppress(OSError):
         os.rmdir(os.path.join(directory, MNT))
+    _remove_api(directory)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(directory, LOCK))
     if len(os.path.basename(directory)) == 16:
         with contextlib.suppress(OSError):
             os.rmdir(directory)
+
+
+def _remove_api(directory: str) -> None:
+    """Configurations, which may hold keys, and the empty directories that were mounted on."""
+    configs = os.path.join(directory, API_CONFIG)
+    with contextlib.suppress(OSError):
+        for name in os.listdir(configs):
+            os.unlink(os.path.join(configs, name))
+        os.rmdir(configs)
+    with contextlib.suppress(OSError):
+        _remove_empty(os.path.join(directory, API_ROOT), os.lstat(directory).st_dev)
+
+
+def _remove_empty(path: str, device: int) -> None:
+    """Remove a tree of directories; OSError at the first that is a mount or not empty."""
+    for name in os.listdir(path):
+        below = os.path.join(path, name)
+        if os.lstat(below).st_dev != device:
+            raise OSError(f"{below} is a mount")
+        _remove_empty(below, device)
+    os.rmdir(path)
 
 
 @contextlib.contextmanager

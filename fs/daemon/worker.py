@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import trio
 
-from fs.daemon import verbs
+from fs.daemon import api, verbs
 from fs.daemon.channel import Channel
 from fs.daemon.engine import Engine
 from fs.daemon.mountpoints import is_mounted, unmount_kernel
@@ -87,6 +87,7 @@ class Worker:
                 await self._begin()
             await operations.resume()
             nursery.start_soon(verbs.serve, sockets[0], operations)
+            nursery.start_soon(api.serve, sockets[1], operations, self._session.traffic)
             self._say("ready")
             await self._session.ended.wait()
             self._over = True
