@@ -45,8 +45,8 @@ def _points(here: Place, count: int) -> list[Path]:
     return found
 
 
-def _mount(here: Place, image: BuiltImage, point: Path) -> launch.Mounted:
-    options = here.options._replace(blob_dir=str(image.blobs))
+def _mount(here: Place, image: BuiltImage, point: Path, driver: str = "fuse") -> launch.Mounted:
+    options = here.options._replace(blob_dir=str(image.blobs), driver=driver)
     return launch.mount(str(image.bootstrap), str(point), options)
 
 
@@ -181,11 +181,14 @@ def test_failed_start_is_told(images: list[BuiltImage], here: Place) -> None:
     here.unmount()
 
 
+@pytest.mark.parametrize("driver", ["fuse", "auto"])
 def test_killed_worker_is_replaced_with_all_instances(
-    images: list[BuiltImage], here: Place
+    images: list[BuiltImage], here: Place, driver: str
 ) -> None:
     points = _points(here, 5)
-    mounted = [_mount(here, images[number % 3], point) for number, point in enumerate(points)]
+    mounted = [
+        _mount(here, images[number % 3], point, driver) for number, point in enumerate(points)
+    ]
     held = [(point / "data").open("rb") for point in points]
     launch.unmount(str(points[0]), lazy=True, state_root=str(here.state))
     first = launch.status(str(points[1]), state_root=str(here.state))["worker_pid"]
@@ -205,14 +208,15 @@ def test_killed_worker_is_replaced_with_all_instances(
     eventually(lambda: not is_alive(mounted[0].pid), "ended", 1)
 
 
+@pytest.mark.parametrize("driver", ["fuse", "auto"])
 def test_client_killed_at_any_moment_leaves_no_instance(
-    images: list[BuiltImage], here: Place
+    images: list[BuiltImage], here: Place, driver: str
 ) -> None:
     kept, target = _points(here, 2)
     _mount(here, images[0], kept)
     command: list[str | Path] = [BIN / "nydus-fs", "mount", images[1].bootstrap, target]
     command += ["--blob-dir", images[1].blobs, "--state-root", here.state]
-    command += ["--cache-dir", here.root / "cache"]
+    command += ["--cache-dir", here.root / "cache", "--driver", driver]
     begun = time.monotonic()
     subprocess.run(command, check=True)
     usual = time.monotonic() - begun
