@@ -24,8 +24,11 @@ from fs.daemon.order import DaemonOptions
 from fs.daemon.session import Session
 from fs.daemon.state import MNT, remove_state
 from fs.drivers.bind import FuseDriver
-from fs.drivers.instances import Instance, Instances
+from fs.drivers.erofs import ErofsDriver
+from fs.drivers.flat import FlatFiles
+from fs.drivers.instances import BLOBS, Driver, Instances
 from fs.format.errors import MountError
+from fs.image import Image
 
 log = logging.getLogger(__name__)
 
@@ -98,17 +101,26 @@ class Worker:
 
     def _make_operations(self, engine: Engine) -> Operations:
         directory = os.path.join(self._identity.options.directory, MNT)
-        drivers = {"fuse": FuseDriver(directory, self._session.take_back)}
+        erofs = ErofsDriver(directory)
+        drivers: dict[str, Driver] = {
+            "fuse": FuseDriver(directory, self._session.take_back),
+            "erofs": erofs,
+        }
+        if self._identity.options.single is None:
+            self._instances.add_tree(BLOBS, b"blobs", FlatFiles(self._image_of))
         return Operations(
             self._identity,
             engine,
             self._instances,
             drivers,
-            _choose,
+            erofs.choose,
             self._begin,
             self._end_idle,
             self._nursery,
         )
+
+    def _image_of(self, number: int) -> Image:
+        return self._operations.instance_by_number(number).image
 
     def _forgotten(self, number: int) -> None:
         self._operations.forgotten(number)
@@ -159,11 +171,6 @@ class Worker:
             if is_mounted(mountpoint):
                 unmount_kernel(mountpoint, lazy=True)
         self._nursery.cancel_scope.cancel()
-
-
-async def _choose(instance: Instance, wanted: str) -> tuple[str, str]:
-    """The driver for an instance, and why not a better one."""
-    return "fuse", ""
 
 
 async def _end_on_signal(scope: trio.CancelScope) -> None:

@@ -14,9 +14,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from io import BytesIO
 from typing import NamedTuple
 
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 
 #: fsconfig(2) takes no longer string, its end included.
 _STRING_MAX = 256
+#: An image of so many chunks is looked through before it is mounted; a larger one would
+#: make the mount wait, and is marked when it goes.
+_SMALL = 10_000
 _UNREADABLE = BlobFeature.ZRAN | BlobFeature.BATCH | BlobFeature.ENCRYPTED | BlobFeature.TARFS
 
 
@@ -49,14 +53,14 @@ class Device(NamedTuple):
 
 
 class ErofsDriver:
-    """`mnt` is where our FUSE mount is, `work` a directory on disk for the probe's tiny image."""
+    """`mnt` is where our FUSE mount is."""
 
     name = "erofs"
 
-    def __init__(self, mnt: str, work: str) -> None:
+    def __init__(self, mnt: str) -> None:
         self._mnt = mnt
-        self._work = work
-        self._refusal: str | None = None
+        #: Why the kernel mounts nothing from a directory, or "".
+        self._refusals: dict[str, str] = {}
         self._probing = trio.Lock()
         #: Local files that the kernel reads, locked so that nobody takes them for unused.
         self._held: dict[int, list[int]] = {}
@@ -68,7 +72,7 @@ class ErofsDriver:
         """
         if wanted == "fuse":
             return "fuse", "asked for"
-        refusal = unfit(instance.image) or await self._probe()
+        refusal = unfit(instance.image) or await self._probe(instance.image)
         if not refusal:
             return "erofs", "the kernel mounts it"
         if wanted == "erofs":
@@ -76,26 +80,36 @@ class ErofsDriver:
         log.info("%s: served by fuse: %s", instance.image.bootstrap.name, refusal)
         return "fuse", refusal
 
-    async def _probe(self) -> str:
+    async def _probe(self, image: Image) -> str:
+        """Why the kernel mounts nothing of the file system that the image's cache is on, or ""."""
+        if not image.bootstrap.blobs:
+            return ""
+        work = os.path.dirname(image.data_path(0))
         async with self._probing:
-            if self._refusal is None:
-                self._refusal = await trio.to_thread.run_sync(
-                    probe, self._mnt, self._work, abandon_on_cancel=True
+            if work not in self._refusals:
+                self._refusals[work] = await trio.to_thread.run_sync(
+                    probe, self._mnt, work, abandon_on_cancel=True
                 )
-            return self._refusal
+            return self._refusals[work]
 
     async def attach(self, instance: Instance) -> int:
         """A detached mount of the image, by descriptor; the caller closes it in a thread.
 
-        MountError when the kernel refuses.
+        Failure when the kernel refuses.
         """
+        try:
+            return await self._attach_somehow(instance)
+        except BaseException:
+            self._release(instance.number)
+            raise
+
+    async def _attach_somehow(self, instance: Instance) -> int:
+        """With local files where they are whole; without, where the kernel cannot read those."""
         number, image = instance.number, instance.image
         attributes = mounts.MOUNT_ATTR_NOSUID if instance.options.nosuid else 0
-        devices = await self._devices(image)
-        local = [device.local for device in devices if device.local is not None]
-        self._held.setdefault(number, []).extend(local)
+        devices = await self._devices(number, image)
         try:
-            if local:
+            if any(device.local is not None for device in devices):
                 try:
                     return await self._attach(number, image, devices, attributes)
                 except OSError as error:
@@ -131,29 +145,32 @@ class ErofsDriver:
         directory = Instances.first_inode(BLOBS) | ROOT
         pyfuse3.invalidate_entry_async(directory, name, ignore_enoent=True)
 
-    async def _devices(self, image: Image) -> list[Device]:
-        """Where the kernel is to read each blob from. Local files are opened."""
+    async def _devices(self, number: int, image: Image) -> list[Device]:
+        """Where the kernel is to read each blob from. Local files are opened, and held."""
         devices: list[Device] = []
         key = ""
+        small = sum(blob.chunk_count for blob in image.bootstrap.blobs) <= _SMALL
         for blob in image.bootstrap.blobs:
             path = image.data_path(blob.index)
             key = key or await trio.to_thread.run_sync(_key_if_any, image.bootstrap.name, path)
             local = None
             if key:
-                local = await trio.to_thread.run_sync(whole.open_marked, path, key, blob)
-                if (
-                    local is None
-                    and whole.may_be_whole(path, blob)
-                    and await _mark(image, blob, key)
-                ):
-                    local = await trio.to_thread.run_sync(whole.open_marked, path, key, blob)
+                local = whole.open_marked(path, key, blob)
+            if key and small and local is None and whole.may_be_whole(path, blob):
+                await _mark(image, blob, key)
+                local = whole.open_marked(path, key, blob)
+            if local is not None:
+                self._held.setdefault(number, []).append(local)
             devices.append(Device(blob.index, local))
         return devices
 
+    def _release(self, number: int) -> None:
+        for descriptor in self._held.pop(number, ()):
+            os.close(descriptor)
+
     async def detach(self, instance: Instance) -> None:
         """The instance is dropped: note which of its blobs have become whole."""
-        for descriptor in self._held.pop(instance.number, ()):
-            os.close(descriptor)
+        self._release(instance.number)
         image = instance.image
         opened = [blob for blob in image.bootstrap.blobs if image.is_open(blob.index)]
         if opened:
@@ -225,30 +242,26 @@ def _by_descriptor(descriptor: int) -> str:
 
 
 def probe(mnt: str, work: str) -> str:
-    """Why the kernel mounts no EROFS on files of our FUSE mount at `mnt`; '' if it does.
+    """Why the kernel mounts no image in directory `work` on files of our mount at `mnt`, or "".
 
     Really mounts one. As its device is closed, the kernel learns to send no FLUSH,
     without which the end of a mount would wait for this process.
     """
-    path = os.path.join(work, "probe.boot")
     device = os.path.join(mnt, "blobs", os.fsdecode(PROBE_NAME))
     try:
-        with open(path, "wb") as file:
-            file.write(_probe_image())
+        os.makedirs(work, mode=0o700, exist_ok=True)
         with ExitStack() as opened:
+            image = opened.enter_context(tempfile.NamedTemporaryFile(dir=work, prefix=".probe-"))
+            image.write(_probe_image())
+            image.flush()
             held = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
             opened.callback(os.close, held)
-            image = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            opened.callback(os.close, image)
-            mounted = _mount(_by_descriptor(image), [_by_descriptor(held)], 0)
+            mounted = _mount(_by_descriptor(image.fileno()), [_by_descriptor(held)], 0)
             opened.callback(os.close, mounted)
             with open(f"{_by_descriptor(mounted)}/probe", "rb") as file:
                 content = file.read()
     except OSError as error:
-        return f"this kernel does not mount EROFS from files: {error.strerror or error}"
-    finally:
-        with suppress(OSError):
-            os.unlink(path)
+        return f"the kernel does not mount EROFS from files in {work}: {error.strerror or error}"
     return "" if content == PROBE_CONTENT else "the kernel read something else than we served"
 
 
@@ -274,18 +287,16 @@ def _key_if_any(bootstrap: str, path: str) -> str:
     return whole.image_key(bootstrap) if os.path.exists(path) else ""
 
 
-async def _mark(image: Image, blob: BlobRecord, key: str) -> bool:
-    """Look whether a blob is whole, and note it on its file."""
+async def _mark(image: Image, blob: BlobRecord, key: str) -> None:
+    """Note on a blob's file if it is whole."""
     try:
         cache = await image.blob(blob.index)
         path = await trio.to_thread.run_sync(cache.whole_file)
     except Failure as failure:
         log.warning("%s", failure)
-        return False
-    if path is None:
-        return False
-    await trio.to_thread.run_sync(whole.mark, path, key, blob)
-    return True
+        return
+    if path is not None:
+        await trio.to_thread.run_sync(whole.mark, path, key, blob)
 
 
 async def _made_in_thread(make: Callable[[], int]) -> int:

@@ -89,7 +89,11 @@ class FlatFiles:
             return PROBE_CONTENT[offset : offset + length]
         length = max(0, min(length, self.inode(nid).size - offset))
         image = self._image_of(nid >> _INDEX_BITS)
-        return await image.read_flat(nid & _INDEX_MASK, offset, length)
+        index = nid & _INDEX_MASK
+        if image.on_flat is not None:
+            image.on_flat(index, offset, length)
+        cache = await image.blob(index)
+        return await cache.read_flat(offset, length)
 
 
 def file_nid(number: int, index: int) -> int:
