@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -74,6 +75,10 @@ def test_chunks_that_a_mirror_has_damaged(
     assert mirror.requests(digest)
 
     stored = mirror.storage / f"docker/registry/v2/blobs/sha256/{digest[:2]}/{digest}/data"
+    deadline = time.monotonic() + 20  # a mirror stores a blob after it has passed it on
+    while not stored.exists() or stored.stat().st_size != image.blob.stat().st_size:
+        assert time.monotonic() < deadline, "the mirror has not stored the blob"
+        time.sleep(0.05)
     damaged = bytearray(stored.read_bytes())
     for position in range(1000, len(damaged), 50_000):
         damaged[position] ^= 1
