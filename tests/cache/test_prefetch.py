@@ -61,11 +61,14 @@ async def _begin(made: Opened, mode: str, bandwidth: int | None = None) -> Prefe
 
 def test_list_comes_in_its_order_by_one_request_a_place(listed: BuiltImage, tmp_path: Path) -> None:
     async def main() -> None:
-        async with opened(listed, tmp_path, before=delay) as made:
+        event, wait = gate()
+        place = 4 * _CHUNK
+        async with opened(listed, tmp_path, before=wait) as made:
             prefetch = await _begin(made, "table")
+            await _until(lambda: len(made.asked) == Urgency.PREFETCH.value)
+            assert sorted(made.asked) == [(2 * place, 2 * place), (30 * place, 3 * place)]
+            event.set()
             await _until(lambda: prefetch.status()["state"] == "done")
-            place = 4 * _CHUNK
-            assert sorted(made.asked[:2]) == [(2 * place, 2 * place), (30 * place, 3 * place)]
             assert made.asked[2:] == [(20 * place, place)]
             assert prefetch.status() | {"chunks": 24, "done": 24, "error": None} == (
                 prefetch.status()
