@@ -31,16 +31,22 @@ def test_process_with_the_mark_is_found_and_ended(tmp_path: Path) -> None:
         assert process.wait(5) == -9
 
 
-@pytest.mark.root
-def test_container_without_the_mark_is_found(tmp_path: Path) -> None:
-    script = f"mount -t tmpfs none {tmp_path}/place && exec cat"
-    (tmp_path / "place").mkdir()
+@pytest.mark.overlay
+@pytest.mark.parametrize("inside", [True, False])
+def test_container_without_the_mark_is_found(tmp_path: Path, inside: bool) -> None:
+    """Only that: a namespace that just has copies of the session's mounts is somebody else's."""
+    for name in ("place", "upper", "work"):
+        (tmp_path / name).mkdir()
+    layers = f"lowerdir=/usr,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    enter = f"chroot {tmp_path}/place" if inside else ""
+    script = f"mount -t overlay -o {layers} none {tmp_path}/place && exec {enter} /bin/cat"
     command = ["unshare", "--mount", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
     command += ["sh", "-c", script]
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE) as process:
         await_cat(process)
         left = leaks.end_processes_of("of-nobody", tmp_path, grace=0.1)
-        assert left == [f"process {process.pid}: cat"]
+        assert left == ([f"process {process.pid}: /bin/cat"] if inside else [])
+        process.kill()
 
 
 @pytest.mark.root

@@ -53,7 +53,11 @@ def sweep_dead_sessions(temporary: Path) -> None:
 
 
 def processes_of(mark: str, root: Path) -> Iterator[tuple[int, str]]:
-    """Living processes that inherited `mark` or, as containers, live on mounts below `root`."""
+    """Living processes that inherited `mark`, or whose root has a layer in `root`: containers.
+
+    Any other mount namespace that was made meanwhile has copies of a session's mounts too:
+    only what "/" is made of tells whose a process is.
+    """
     wanted = f"{MARK}={mark}".encode()
     ours = os.readlink("/proc/self/ns/mnt")
     for entry in Path("/proc").iterdir():
@@ -62,11 +66,17 @@ def processes_of(mark: str, root: Path) -> Iterator[tuple[int, str]]:
         with contextlib.suppress(OSError):
             inherited = wanted in (entry / "environ").read_bytes().split(b"\0")
             contained = os.readlink(entry / "ns/mnt") != ours and (
-                f"{root}/".encode() in (entry / "mountinfo").read_bytes()
+                f"{root}/".encode() in _root_mount(entry)
             )
             if inherited or contained:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
                 yield int(entry.name), b" ".join(words).decode(errors="replace").strip()
+
+
+def _root_mount(process: Path) -> bytes:
+    """What /proc/PID/mountinfo says of the process's root: of an overlay, its layers too."""
+    lines = (process / "mountinfo").read_bytes().splitlines()
+    return next((line for line in reversed(lines) if line.split(b" ")[4] == b"/"), b"")
 
 
 def end_processes_of(mark: str, root: Path, grace: float = 3.0) -> list[str]:
