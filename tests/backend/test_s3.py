@@ -17,6 +17,7 @@ from fs.format.errors import AccessError, NotFoundError, UsageError, VerifyError
 from fs.registry.store import StoreOptions
 from tests.parts.s3_server import REGION, S3Server, start_s3
 
+pytestmark = pytest.mark.s3
 CONTENT = bytes(range(256)) * 100
 
 

@@ -58,6 +58,7 @@ def test_mirror_that_lies_and_then_ends(
     here.unmount()
 
 
+@pytest.mark.s3
 def test_bucket(tree: Path, image: BuiltImage, here: Place, tmp_path: Path) -> None:
     with start_s3(tmp_path) as server:
         s3 = server.client("s3")
@@ -96,7 +97,7 @@ def test_proxy_with_a_login(tree: Path, image: BuiltImage, here: Place, registry
         options = ["--plain-http", "--json", "--log-level", "debug", "--outage-deadline", "0"]
         places = ["--cache-dir", here.root / "cache", "--state-root", here.state]
         mounted = subprocess.run(
-            [*command, *options, *places],
+            [*map(str, [*command, *places]), *options],
             env={**os.environ, "HTTP_PROXY": f"http://user:{SECRET}@{proxy.host}"},
             capture_output=True,
             text=True,
