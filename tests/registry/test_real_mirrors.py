@@ -12,14 +12,12 @@ import pytest
 from fs.format.errors import AccessError, UnreachableError, UsageError
 from fs.registry.retry import RetryPolicy
 from fs.registry.store import StoreOptions, open_reader, open_writer
-from tests.conftest import programs_missing
 from tests.parts.nginx import start_nginx
 from tests.parts.proxy import Proxy, start_proxy
 from tests.parts.registry import Registry, self_signed, start_registry
 from tests.registry.images import Sample, make_image, push_image
 
 pytestmark = pytest.mark.registry
-needs_nginx = pytest.mark.skipif(bool(programs_missing("nginx")), reason="no nginx")
 ONCE = RetryPolicy(attempts=1)
 SECRET = "pr0xy-s3cret"
 
@@ -88,7 +86,7 @@ def test_mirror_with_damaged_storage(origin: Registry, sample: Sample, tmp_path:
         assert mirror.requests(sample.layers[1].digest)
 
 
-@needs_nginx
+@pytest.mark.nginx
 def test_static_files_as_a_mirror(origin: Registry, sample: Sample, tmp_path: Path) -> None:
     """nginx with a directory of files, below a path that is not the protocol's."""
     blobs = tmp_path / "www/cache/api/mirrored/blobs"
@@ -108,7 +106,7 @@ def test_static_files_as_a_mirror(origin: Registry, sample: Sample, tmp_path: Pa
     assert "/manifests/v1" not in log
 
 
-@needs_nginx
+@pytest.mark.nginx
 def test_client_certificate(origin: Registry, sample: Sample, tmp_path: Path) -> None:
     """nginx before a registry that wants to see a certificate; files as docker has them."""
     certificate, key = self_signed(tmp_path)
