@@ -230,6 +230,7 @@ class BlobFiles:
                     return False
                 os.fdatasync(self._data)
                 self._claims.freeze()
+                self._claims.sync()
         except OSError as error:
             raise StorageError(f"{self._prefix}.data: {error.strerror}") from error
         return True
