@@ -29,12 +29,13 @@ log = logging.getLogger(__name__)
 
 def allocated(directory: str) -> int:
     """Bytes that all files below `directory` take on disk."""
-    total = 0
+    found: dict[int, int] = {}
     for parent, _, names in os.walk(directory):
         for name in names:
             with suppress(OSError):
-                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
-    return total
+                status = os.lstat(os.path.join(parent, name))
+                found[status.st_ino] = status.st_blocks * 512  # a chunk map has two names
+    return sum(found.values())
 
 
 def evict(
@@ -136,7 +137,7 @@ def _unlink_files(prefix: str) -> int:
     sync_directory(folder)
     freed = 0
     for entry in list(os.scandir(folder)):
-        if entry.name.startswith(name + "."):
+        if entry.name.startswith((name + ".", name.removesuffix("blob") + "chunk_map")):
             freed += entry.stat(follow_symlinks=False).st_blocks * 512
             os.unlink(entry.path)
     return freed

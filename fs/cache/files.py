@@ -2,10 +2,11 @@
 
     <id>.blob.data             decoded, sparse; a chunk lies at its decoded offset
     <id>.blob.data.chunk_map   one bit a chunk: its bytes are all in .blob.data
+    <id>.chunk_map             the same file, by the name that older releases of nydusd use
     <id>.blob.chunks           whose bytes each bit stands for (claims.py)
     <id>.blob.state            whether the last user ended well (state.py)
 
-The first two have nydusd's own shape. Invariant: a bit is set only after the
+The first three have nydusd's own shape. Invariant: a bit is set only after the
 bytes of its chunk were verified and written, and cleared before they are taken
 back; bytes and bits are added under a shared lock and taken back under an
 exclusive one. So processes may share a blob without asking each other: they
@@ -76,6 +77,8 @@ class BlobFiles:
                 return False
             undo.callback(claims.close)
             with changing(claims.descriptor, back=True):
+                if claims.fresh:
+                    _link(_other_map(prefix), prefix + ".data.chunk_map")
                 bits = _open_map(prefix + ".data.chunk_map", blob.chunk_count, sole=sole)
                 undo.callback(bits.close)
                 if not claims.agree(table, bits, sole=sole):
@@ -84,6 +87,7 @@ class BlobFiles:
                 if sole:
                     self._recover()
                     write_state(prefix, clean=False)
+                    _name_twice(prefix)
             if os.fstat(data).st_size < blob.uncompressed_size:
                 os.ftruncate(data, blob.uncompressed_size)
             fcntl.flock(data, fcntl.LOCK_SH)
@@ -304,6 +308,23 @@ def _free_after(descriptor: int, size: int) -> int:
     disk = os.fstatvfs(descriptor)
     kept = min(_LEFT_FREE, disk.f_blocks * disk.f_frsize // 16)
     return disk.f_bavail * disk.f_frsize - size - kept
+
+
+def _other_map(prefix: str) -> str:
+    return prefix.removesuffix(".blob") + ".chunk_map"
+
+
+def _name_twice(prefix: str) -> None:
+    """Whatever name a release of nydusd knows, it must find the bits that we clear."""
+    ours, theirs = prefix + ".data.chunk_map", _other_map(prefix)
+    if os.path.exists(theirs) and not os.path.samefile(ours, theirs):
+        os.unlink(theirs)
+    _link(ours, theirs)
+
+
+def _link(source: str, target: str) -> None:
+    with suppress(OSError):
+        os.link(source, target, follow_symlinks=False)
 
 
 def _open_map(path: str, chunk_count: int, *, sole: bool) -> mmap.mmap:

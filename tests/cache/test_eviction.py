@@ -51,7 +51,7 @@ def _age(directory: Path, seconds: int, positions: range) -> None:
 def test_blob_that_nobody_has_open_goes_whole(image: BuiltImage, tmp_path: Path) -> None:
     _read(image, tmp_path, 0, 20 * _CHUNK)
     assert evict(str(tmp_path), 1 << 20) < 1 << 20
-    assert not list(tmp_path.glob("*.blob.*"))
+    assert not list(tmp_path.glob(f"{image.record.blob_id}*"))
     assert _read(image, tmp_path, 0, 20 * _CHUNK) == 2
 
 
