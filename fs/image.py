@@ -113,7 +113,7 @@ class Image:
         if self.on_flat is not None:
             self.on_flat(index, offset, length)
         cache = self._blobs.get(index) or await self.blob(index)
-        start, end, _ = self.read_ahead.read(-1 - index, offset, length)
+        start, end, _ = self.read_ahead.read(-1 - index, offset, length, loose=False)
         if start < end:
             cache.ahead(start, end)
         return await cache.read_flat(offset, length)

@@ -41,6 +41,8 @@ Data = bytes | bytearray | memoryview
 _GAP = 16 << 10
 #: Adjoining chunks that readers wait for come by one request up to this size (bytes).
 _MERGED = 1 << 20
+#: Who reads so much of a flat file at once is the kernel, which reads ahead by itself (bytes).
+_GREEDY = 256 << 10
 #: For requests whose size is limited already.
 _ANY_SIZE = 1 << 62
 #: Decoded chunks that the disk would not take, kept for the next read (bytes).
@@ -127,7 +129,7 @@ class BlobCache:
                 )
             if ready is not None:
                 return self._blanked(ready, offset, length)
-        chunks = await self._obtain(missing)
+        chunks = await self._obtain(missing, widen=length < _GREEDY)
         flat = bytearray(length)
         for row in rows:
             first = self.table.uncompressed_offsets[row]

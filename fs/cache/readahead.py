@@ -53,15 +53,16 @@ class ReadAhead:
         self._largest = largest
         self._readers: OrderedDict[int, _Reader] = OrderedDict()
 
-    def read(self, key: int, offset: int, length: int) -> Advice:
+    def read(self, key: int, offset: int, length: int, *, loose: bool = True) -> Advice:
         """Note a read of file `key` that did not reach its end; say what to fetch besides.
 
-        The end of the advice may lie behind that of the file.
+        `loose` is False where reads near each other are of different files. The end of the
+        advice may lie behind that of the file.
         """
         reader = self._readers.get(key)
         if reader is None:
             reader = self._new(key)
-        slack = _SLACK if reader.window else _FIRST
+        slack = (_SLACK if reader.window else _FIRST) if loose else 0
         if not -slack <= offset - reader.next <= slack:
             return self._jumped(reader, offset + length)
         return self._sequential(reader, offset, offset + length)

@@ -112,6 +112,22 @@ def test_sequential_reader_makes_few_requests(large: BuiltImage, tmp_path: Path)
     assert max(length for _, length in ranges) == _LARGEST
 
 
+def test_flat_reads(large: BuiltImage, tmp_path: Path) -> None:
+    """Small ones bring neighbours, the kernel's largest do not; only a strict sequence is one."""
+
+    async def main() -> None:
+        async with opened(large, tmp_path, amplify=_FIRST) as made:
+            await made.image.read_flat(0, 0, 1 << 20)
+            await made.image.read_flat(0, 8 << 20, 4096)
+            await made.image.read_flat(0, (8 << 20) + (512 << 10), 4096)
+            assert [length for _, length in made.asked] == [1 << 20, _FIRST, 2 * _FIRST]
+            for offset in range(16 << 20, 24 << 20, _STEP):
+                await made.image.read_flat(0, offset, _STEP)
+            assert len(made.asked) < 12
+
+    trio.run(main)
+
+
 def test_random_reader_gets_what_it_reads(large: BuiltImage, tmp_path: Path) -> None:
     places = random.Random(4).sample(range(0, 32 << 20, 2 << 20), 16)
     ranges = _read(large, tmp_path, places)
