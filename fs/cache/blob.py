@@ -210,6 +210,8 @@ class BlobCache:
         Raises the Failure of the first chunk that did not come.
         """
         await self._fetcher.turn()
+        if self._quota is not None and self._quota.full:
+            raise StorageError(f"blob {self.blob.blob_id}: the cache is at its limit")
         absent = self.missing(rows)
         suspects = [row for row in absent if self._is_suspect(row)]
         if suspects:

@@ -16,6 +16,7 @@ from fs.cache import holding as holdings
 from fs.cache.claims import Claims
 from fs.cache.eviction import allocated, evict
 from fs.cache.holding import open_holding, prefixes
+from fs.format.errors import StorageError
 from tests.cache.engine import engine
 from tests.image.build import BuiltImage
 
@@ -134,6 +135,10 @@ def test_chunks_pass_through_when_nothing_may_go(image: BuiltImage, tmp_path: Pa
                     assert bytes(await made.cache.read(at, _CHUNK)) == content[at : at + _CHUNK]
                     await trio.sleep(0.01)
             assert made.cache.counts()["cached"] < 12
+            asked = len(made.backend.ranges)
+            with pytest.raises(StorageError, match="at its limit"):
+                await made.cache.load(range(20))
+            assert len(made.backend.ranges) == asked
             assert allocated(str(tmp_path)) < 1 << 20
 
     trio.run(main)
