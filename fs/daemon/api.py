@@ -136,6 +136,9 @@ class Api:
                 told = await answer(call)
         except Refusal as refusal:
             return _refused(refusal)
+        except Exception:
+            log.exception("%s %s", request.method, parts.path)
+            return _refused(Refusal(500, "InternalError"))
         if told is None:
             return _Answer(204, "", b"", ends=call.ends)
         if isinstance(told, str):

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import trio
@@ -59,15 +60,15 @@ class ApiMounts:
             raise MountError("this daemon serves one mountpoint only")
         path = self._path(name)
         async with self._changing:
-            options = self._options(config)
-            order = Order(source, path, options, relevant(os.environ), os.urandom(8).hex())
             try:
-                os.makedirs(path, mode=0o755, exist_ok=True)
+                options = self._options(config)
+                order = Order(source, path, options, relevant(os.environ), os.urandom(8).hex())
+                await trio.to_thread.run_sync(partial(os.makedirs, path, exist_ok=True))
                 return await self._mount(order)
             except OSError as error:
                 raise MountError(f"{path}: {error.strerror}") from error
             finally:
-                self._tidy(path)
+                await self._tidy(path)
 
     async def _mount(self, order: Order) -> Instance:
         operations, path = self._operations, order.mountpoint
@@ -97,7 +98,7 @@ class ApiMounts:
             elif is_mounted(path):
                 raise MountError(f"{path}: something else is mounted there")
             await self._operations.umount(instance)
-            self._tidy(path)
+            await self._tidy(path)
 
     def _path(self, name: str) -> str:
         """Where `name` is; no name leads out of the API's root."""
@@ -108,15 +109,23 @@ class ApiMounts:
             raise UsageError("the mountpoint is too long")
         return os.path.normpath(self._root + name)
 
-    def _tidy(self, path: str) -> None:
+    async def _tidy(self, path: str) -> None:
         """Remove what no instance needs: empty directories, configurations."""
-        while path.startswith(self._root):
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._remove_empty, path)
+        self.remove_configs()
+
+    def _remove_empty(self, path: str) -> None:
+        """Remove directories from `path` upwards, none but ours. Blocks.
+
+        Never in the thread that serves: a mount that lies above may be one of ours.
+        """
+        while path == self._root or path.startswith(self._root + "/"):
             try:
                 os.rmdir(path)
             except OSError:
-                break  # a mount, or others below it
+                return  # a mount, or others below it
             path = os.path.dirname(path)
-        self.remove_configs()
 
     def remove_configs(self) -> None:
         """Remove the configurations that no instance is made from."""
@@ -145,7 +154,7 @@ class ApiMounts:
 
     def _write(self, config: str) -> str:
         """A private file of this content, the same for the same content."""
-        raw = config.encode()
+        raw = config.encode(errors="replace")
         os.makedirs(self._configs, mode=0o700, exist_ok=True)
         path = os.path.join(self._configs, hashlib.sha256(raw).hexdigest())
         with suppress(FileExistsError):

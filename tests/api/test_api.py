@@ -168,3 +168,18 @@ def test_a_mount_is_not_replaced_by_another(client: Client) -> None:
     assert client.ask("PUT", target, client.order) == (204, None)
     assert client.ask("PUT", target, client.order | {"source": "/other"})[0] == 500
     client.umount("/i")
+
+
+def test_a_mount_inside_of_a_mount_is_refused_and_blocks_nobody(client: Client) -> None:
+    client.mount("/i")
+    status, told = client.ask("POST", "/api/v1/mount?mountpoint=/i/no/such", client.order)
+    assert (status, "Read-only" in told["message"]) == (500, True)
+    assert client.get("/api/v1/daemon")["state"] == "RUNNING"
+    client.umount("/i")
+
+
+def test_texts_that_no_file_name_can_hold(client: Client) -> None:
+    for change in ({"source": "a\0b"}, {"source": "\ud800"}, {"config": '{"a": "\ud800"}'}):
+        order = client.order | change
+        assert client.ask("POST", "/api/v1/mount?mountpoint=/i", order)[0] == 500
+    assert client.get("/api/v1/daemon")["backend_collection"] == {}
