@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,9 @@ from fs.format.errors import Failure, FormatError, NotFoundError, VerifyError
 from fs.format.tree import HOLE
 
 _UNSUPPORTED = BlobFeature.ZRAN | BlobFeature.BATCH | BlobFeature.ENCRYPTED | BlobFeature.TARFS
+
+#: Bootstraps that are mapped now.
+_mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 
 class Image:
@@ -228,11 +232,22 @@ def map_bootstrap(path: str) -> Bootstrap:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise FormatError("empty file", path)
-            return open_bootstrap(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            _mappings.add(mapping)
+            return open_bootstrap(mapping, path)
     except FileNotFoundError:
         raise NotFoundError(f"{path}: no such file") from None
     except OSError as error:
         raise FormatError(str(error.strerror), path) from error
+
+
+def unmap_pages() -> None:
+    """Take the pages of all bootstraps out of our address space; the kernel keeps them cached.
+
+    A walk of many images would else count all of their metadata as this process's memory.
+    """
+    for mapping in list(_mappings):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _is_regular(inode: Inode) -> bool:

@@ -21,10 +21,13 @@ from fs.drivers.errnos import errno_boundary
 from fs.drivers.flat import instance_of
 from fs.drivers.instances import BLOBS, ROOT, Instances
 from fs.format.bootstrap import Inode
+from fs.image import unmap_pages
 
 _FOREVER = 10.0 * 365 * 86400
 _BLOCK = 4096
 _ATTRIBUTES_KEPT = 4096
+#: Inodes that are looked at between two times that pages of bootstraps are let go.
+_UNMAPPING = 16384
 #: Cookies 1 and 2 are those of "." and "..", the image's own follow.
 _DOTS = 2
 
@@ -50,6 +53,7 @@ class TreeOperations(pyfuse3.Operations):
         self._on_close = on_close
         self._blob_files = instances.first_inode(BLOBS)
         # The attributes cost an allocation each; a listing is often followed by lookups.
+        self._made = 0
         self._kept = lru_cache(_ATTRIBUTES_KEPT)(self._make_attributes)
 
     def init(self) -> None:
@@ -73,6 +77,9 @@ class TreeOperations(pyfuse3.Operations):
         return self._make_attributes(inode) if inode == ROOT else self._kept(inode)
 
     def _make_attributes(self, inode: int) -> EntryAttributes:
+        self._made += 1
+        if self._made % _UNMAPPING == 0:
+            unmap_pages()
         return _attributes(inode, self._instances.inode(inode))
 
     @errno_boundary

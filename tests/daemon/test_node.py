@@ -17,6 +17,7 @@ import pytest
 
 from fs import mounts
 from fs.daemon import control, launch
+from fs.daemon.order import Order
 from fs.daemon.state import read_state
 from fs.format.errors import Failure, MountError
 from tests.daemon.mounting import BIN, Place, eventually, is_alive, nydus_fs
@@ -315,3 +316,25 @@ def test_client_in_another_mount_namespace_and_root(
         mounts.umount(bare, mounts.MNT_DETACH)
     for point in (kept, target):
         _unmount(here, point)
+
+
+def test_daemon_that_may_not_share_shows_its_image_at_the_mountpoint(
+    images: list[BuiltImage], here: Place
+) -> None:
+    """What mounts of others than root are: one FUSE mount each, right where it is wanted."""
+    options = here.options._replace(blob_dir=str(images[0].blobs))
+    order = Order(str(images[0].bootstrap), str(here.mountpoint), options)
+    daemon = launch.private_daemon(order, single=str(here.mountpoint))
+    mounted = launch.mount_by(daemon, order)
+    assert (here.mountpoint / "data").read_bytes() == _data(0)
+    worker = here.status()["worker_pid"]
+    os.kill(worker, signal.SIGKILL)
+    assert (here.mountpoint / "name").read_text() == "image 0\n"
+    assert here.status()["generation"] == 1
+    here.unmount()
+    eventually(lambda: not is_alive(mounted.pid), "ended", 1)
+    assert list(here.state.iterdir()) == []
+    with pytest.raises(Failure):
+        launch.mount_by(daemon, order._replace(source=str(images[0].blob)))
+    eventually(lambda: not any(here.state.iterdir()), "the daemon has ended")
+    assert not launch.is_mounted(str(here.mountpoint))
