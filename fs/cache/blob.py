@@ -214,8 +214,7 @@ class BlobCache:
             raise StorageError(f"blob {self.blob.blob_id}: the cache is at its limit")
         absent = self.missing(rows)
         suspects = [row for row in absent if self._is_suspect(row)]
-        if suspects:
-            absent = [row for row in absent if row not in suspects]
+        absent = [row for row in absent if row not in suspects]
         begun = self._begin(absent + suspects)
         fresh = {row: begun[row] for row in absent}
         doubted = {row: begun[row] for row in suspects}
@@ -287,9 +286,8 @@ class BlobCache:
 
     def _flight_of_another(self, row: int) -> Flight | None:
         """What another image of the blob is fetching already, unless this one does too."""
-        if row in self._flights:
-            return None
-        return self._all_flights.get(self.table.uncompressed_offsets[row])
+        there = self._all_flights.get(self.table.uncompressed_offsets[row])
+        return None if row in self._flights else there
 
     async def _assemble(self, rows: range, chunks: dict[int, bytes], start: int, end: int) -> Data:
         pieces: list[Data] = []
