@@ -34,7 +34,6 @@ from fs.format.chunktable import ChunkTable
 from fs.format.errors import Failure, FormatError, StorageError, UnreachableError, VerifyError
 
 log = logging.getLogger(__name__)
-
 Data = bytes | bytearray | memoryview
 
 #: Unwanted bytes between two chunks that are fetched along rather than by a second request.
