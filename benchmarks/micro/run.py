@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from collections import defaultdict
@@ -100,9 +101,7 @@ class _Measurement:
             for place in self._places:
                 with place.mounted(self._tree.source) as target:
                     self._cold_and_warm(place.driver, target)
-                place.warm_blobs()
-                with place.mounted(self._tree.source) as target:
-                    self._fresh(place.driver, target)
+                self._fresh(place)
         rows = self._ratios()
         for place in self._places:
             if place.driver == "fuse":
@@ -127,9 +126,13 @@ class _Measurement:
             self._samples[f"{what}, all dropped", mode].append(loop(root, self._tree))
             self._samples[f"{what}, warm", mode].append(loop(root, self._tree))
 
-    def _fresh(self, mode: str, root: Path) -> None:
+    def _fresh(self, place: Place) -> None:
+        """Each loop is the first to use its mount; the disk's caches are warm."""
+        place.warm_blobs()
         for what, _, loop in self._loops():
-            self._samples[f"{what}, mount fresh", mode].append(loop(root, self._tree))
+            with place.mounted(self._tree.source) as target:
+                rate = loop(target, self._tree)
+            self._samples[f"{what}, mount fresh", place.driver].append(rate)
 
     def _ratios(self) -> list[Row]:
         rows = []
@@ -175,14 +178,15 @@ class _Measurement:
         return rows
 
     def _memory(self, place: Place) -> list[Row]:
-        """The worker after a walk of many instances, none of which shares another's image."""
+        """The worker after a walk of many instances, each of a bootstrap file of its own."""
         count = self._arguments.instances
         _say(f"{count} instances by {place.driver}")
         targets = []
         try:
             for number in range(count):
-                own = ("--outage-deadline", str(100 + number))
-                targets.append(place.mount(self._tree.source, f"mnt{number}", *own))
+                own = shutil.copy(self._tree.bootstrap, self._work / f"bootstrap{number}")
+                blobs = ("--blob-dir", str(self._tree.blobs))
+                targets.append(place.mount(str(own), f"mnt{number}", *blobs))
                 self._probe.walk(targets[-1], self._tree)
             everything, own_pages = resident(place.worker())
         finally:

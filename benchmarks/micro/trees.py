@@ -6,10 +6,13 @@ import io
 import random
 import tarfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.measure import program, run_to_end
+from fs.registry.manifest import find_bootstrap_layer
+from fs.registry.store import open_reader
 
 LARGE = "large"
 _IN_A_DIRECTORY = 100
@@ -23,6 +26,15 @@ class Tree(NamedTuple):
     names: Path
     source: str
 
+    @property
+    def blobs(self) -> Path:
+        """Blobs of the image, by id."""
+        return self.native.parent / "layout/blobs/sha256"
+
+    @property
+    def bootstrap(self) -> Path:
+        return self.native.parent / "image/image.boot"
+
 
 def make_tree(work: Path, files: int, large: int) -> Tree:
     """`files` small files and one of `large` bytes."""
@@ -30,17 +42,31 @@ def make_tree(work: Path, files: int, large: int) -> Tree:
     names, native = work / "names", work / "native"
     listed = list(_names(files))
     names.write_text("".join(f"{name}\n" for name in listed))
-    noise = random.Random(files).randbytes(1 << 20)
+    source = random.Random(files)
+    noise = source.randbytes(1 << 20)
     with tarfile.open(work / "layer.tar", "w") as layer:
         _directories(layer, files)
         for number, name in enumerate(listed):
             size = _SIZES[number % len(_SIZES)]
             start = number * 17 % (len(noise) - size)
             _add(layer, name, name.encode() + noise[start : start + size])
-        _add(layer, LARGE, random.Random(large).randbytes(large))
+        _add(layer, LARGE, b"".join(source.randbytes(1 << 20) for _ in range(large >> 20)))
     native.mkdir()
     run_to_end(["tar", "--extract", "--file", f"{work}/layer.tar", "--directory", str(native)])
-    return Tree(native, names, _convert(work))
+    tree = Tree(native, names, _convert(work))
+    _extract_bootstrap(tree)
+    return tree
+
+
+def _extract_bootstrap(tree: Tree) -> None:
+    with closing(open_reader(tree.source)) as reader:
+        layer = find_bootstrap_layer(reader.resolve(nydus=True).manifest)
+    assert layer
+    with tarfile.open(tree.blobs / layer.digest.removeprefix("sha256:")) as archive:
+        boot = archive.extractfile("image/image.boot")
+        assert boot
+        tree.bootstrap.parent.mkdir()
+        tree.bootstrap.write_bytes(boot.read())
 
 
 def make_names(work: Path, files: int) -> str:
