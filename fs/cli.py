@@ -23,7 +23,7 @@ examples:
 """
 _SOURCE = """\
 SOURCE is a registry reference, oci:DIR[:TAG], or a bootstrap file together with
---blob-dir or --backend-url.
+--blob-dir, --backend-url or --backend-config.
 """
 
 
@@ -55,9 +55,65 @@ def parser() -> argparse.ArgumentParser:
     status = verbs.add_parser("status", help="show what mounts do", allow_abbrev=False)
     status.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?")
     status.add_argument("--json", action="store_true", help="as one JSON list")
-    for verb in (mount, umount, status):
+    daemon = verbs.add_parser(
+        "daemon",
+        help="start the daemon by hand",
+        description="Start the daemon that serves all mounts; it stays until it is told to stop.",
+        allow_abbrev=False,
+    )
+    daemon.add_argument("--foreground", action="store_true", help="serve here until told to stop")
+    daemon.add_argument("--stop", action="store_true", help="unmount all and end the daemon")
+    umount.add_argument("--json", action="store_true", help="say so in JSON")
+    daemon.add_argument("--json", action="store_true", help="describe the daemon in JSON")
+    for verb in (mount, daemon):
+        levels = ("debug", "info", "warning", "error")
+        verb.add_argument("--log-level", choices=levels, default="info")
+    for verb in (mount, umount, status, daemon):
         verb.add_argument("--state-root", metavar="DIR", help="where mounts keep their state")
+    _add_cache_verbs(verbs.add_parser("cache", help="look after fetched data", allow_abbrev=False))
+    _add_trace_verbs(verbs.add_parser("trace", help="look at recorded reads", allow_abbrev=False))
     return top
+
+
+def _add_trace_verbs(trace: argparse.ArgumentParser) -> None:
+    show = trace.add_subparsers(dest="what", metavar="WHAT", required=True).add_parser(
+        "show",
+        help="print a trace",
+        description="Print what was touched first: seconds, blob, decoded offset, length, files.",
+        allow_abbrev=False,
+    )
+    show.add_argument("file", metavar="FILE")
+    show.add_argument("--bootstrap", metavar="FILE", help="names the files, if it has moved")
+    show.add_argument("--json", action="store_true", help="as one JSON map")
+
+
+def _add_cache_verbs(cache: argparse.ArgumentParser) -> None:
+    verbs = cache.add_subparsers(dest="cache_verb", metavar="VERB", required=True)
+    ls = verbs.add_parser("ls", help="list the blobs, the one used last first", allow_abbrev=False)
+    prune = verbs.add_parser(
+        "prune",
+        help="delete blobs that nobody has open",
+        description="Delete blobs that nobody has open, or with --size the least recently used.",
+        allow_abbrev=False,
+    )
+    prune.add_argument("--size", metavar="BYTES", type=size, help="free only down to so much")
+    verify = verbs.add_parser(
+        "verify",
+        help="check all chunks",
+        description="Check every chunk by its digest; wrong ones will be fetched again.",
+        allow_abbrev=False,
+    )
+    for verb in (ls, prune, verify):
+        verb.add_argument("--cache-dir", metavar="DIR", help="where fetched data is kept")
+        verb.add_argument("--json", action="store_true", help="as JSON")
+
+
+def size(text: str) -> int:
+    """Bytes from a number with or without K, M, G or T (powers of 1024)."""
+    number, unit = (text[:-1], text[-1:].upper()) if text[-1:].isalpha() else (text, "")
+    if not number.isascii() or not number.isdigit() or unit not in ("", *"KMGT"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: 500M, 20G")
+    return int(number) << 10 * " KMGT".index(unit or " ")
 
 
 def _add_mount_arguments(mount: argparse.ArgumentParser) -> None:
@@ -67,12 +123,25 @@ def _add_mount_arguments(mount: argparse.ArgumentParser) -> None:
     blobs = mount.add_mutually_exclusive_group()
     blobs.add_argument("--blob-dir", metavar="DIR", help="blobs are files in DIR, named by id")
     blobs.add_argument("--backend-url", metavar="URL", help="blobs are at URL/<id>")
-    mount.add_argument("--cache-dir", metavar="DIR", help="where fetched data is kept")
+    blobs.add_argument(
+        "--backend-config", metavar="FILE", help="blobs are where FILE says, in nydusd's JSON"
+    )
+    mount.add_argument(
+        "--backend-type",
+        choices=("s3", "registry", "localfs", "http"),
+        help="what FILE describes, if it does not say so itself",
+    )
+    _add_cache_arguments(mount)
     mount.add_argument("--platform", metavar="OS/ARCH", help="which image of an index")
     mount.add_argument("--plain-http", action="store_true", help="http without asking")
     mount.add_argument("--insecure", action="store_true", help="do not check certificates")
     mount.add_argument("--auth-file", metavar="FILE", help="the only place for logins")
     mount.add_argument("--ca-file", metavar="FILE", help="certificates to trust")
+    mount.add_argument(
+        "--hosts-dir",
+        metavar="DIR",
+        help="mirrors and certificates of registries (default: containerd's and docker's certs.d)",
+    )
     mount.add_argument(
         "--outage-deadline",
         metavar="SECONDS",
@@ -80,17 +149,56 @@ def _add_mount_arguments(mount: argparse.ArgumentParser) -> None:
         default=120.0,
         help="how long reads wait through an outage before they fail (default 120)",
     )
+    prefetch = mount.add_mutually_exclusive_group()
+    prefetch.add_argument(
+        "--prefetch",
+        choices=("table", "all", "none"),
+        default="table",
+        help="what to fetch unasked: what the image lists (default), all of it, nothing",
+    )
+    prefetch.add_argument(
+        "--no-prefetch",
+        action="store_const",
+        const="none",
+        dest="prefetch",
+        help="the same as --prefetch none",
+    )
+    mount.add_argument(
+        "--prefetch-bandwidth",
+        metavar="BYTES",
+        type=int,
+        help="bytes a second for what --prefetch all fetches beyond the list",
+    )
+    _add_serving_arguments(mount)
+
+
+def _add_serving_arguments(mount: argparse.ArgumentParser) -> None:
+    mount.add_argument("--trace", metavar="FILE", help="record what is touched first")
+    mount.add_argument(
+        "--driver",
+        choices=("auto", "erofs", "fuse"),
+        default="auto",
+        help="how the tree reaches the kernel (default: erofs where it works)",
+    )
+    mount.add_argument("--nosuid", action="store_true", help="ignore set-user-ID bits")
+    mount.add_argument("--json", action="store_true", help="describe the mount in JSON")
+
+
+def _add_cache_arguments(mount: argparse.ArgumentParser) -> None:
+    mount.add_argument("--cache-dir", metavar="DIR", help="where fetched data is kept")
+    mount.add_argument(
+        "--cache-size",
+        metavar="BYTES",
+        type=size,
+        help="what that directory may take on disk (500M, 20G); the least recently used goes",
+    )
     mount.add_argument(
         "--amplify",
         metavar="BYTES",
         type=int,
-        default=256 << 10,
-        help="up to what size a request takes along what lies behind (default 262144)",
+        default=128 << 10,
+        help="how much a first request takes along of what lies around it (default 131072)",
     )
-    mount.add_argument("--no-prefetch", action="store_true", help="fetch only what is read")
-    mount.add_argument("--nosuid", action="store_true", help="ignore set-user-ID bits")
-    mount.add_argument("--json", action="store_true", help="describe the mount in JSON")
-    mount.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import AsyncIterator, Iterator
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import trio
 
 from fs.cache.blob import BlobCache, Data
 from fs.cache.fetch import Fetcher
+from fs.cache.readahead import ReadAhead
 from fs.cache.store import CacheStore
 from fs.format.blobtable import BlobFeature
 from fs.format.bootstrap import Bootstrap, DirEntry, Extent, Inode, open_bootstrap
-from fs.format.errors import FormatError, NotFoundError, VerifyError
+from fs.format.errors import Failure, FormatError, NotFoundError, VerifyError
 from fs.format.tree import HOLE
 
 _UNSUPPORTED = BlobFeature.ZRAN | BlobFeature.BATCH | BlobFeature.ENCRYPTED | BlobFeature.TARFS
+
+#: Bootstraps that are mapped now.
+_mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 
 class Image:
@@ -33,6 +38,30 @@ class Image:
         self._fetcher = fetcher
         self._blobs: dict[int, BlobCache] = {}
         self._opening = trio.Lock()
+        #: What the last read that failed said.
+        self.last_error: str | None = None
+        self.read_ahead = ReadAhead()
+        #: Told of each read before it is served: nid, or index of a flat blob, offset, length.
+        self.on_read: Callable[[int, int, int], None] | None = None
+        self.on_flat: Callable[[int, int, int], None] | None = None
+
+    @property
+    def root(self) -> int:
+        return self.bootstrap.root
+
+    @property
+    def fixed(self) -> bool:
+        """Names never come or go."""
+        return True
+
+    @property
+    def inode_count(self) -> int:
+        return self.bootstrap.inode_count
+
+    @property
+    def data_size(self) -> int:
+        """Bytes of all its blobs, decoded."""
+        return sum(blob.uncompressed_size for blob in self.bootstrap.blobs)
 
     def inode(self, nid: int) -> Inode:
         return self.bootstrap.inode(nid)
@@ -52,20 +81,46 @@ class Image:
 
     async def read(self, nid: int, offset: int, length: int) -> Data:
         """The bytes of a regular file, fewer only at its end."""
+        if self.on_read is not None:
+            self.on_read(nid, offset, length)
         extents = self.bootstrap.extents(nid, offset, length)
+        widen = True
+        if sum([extent.length for extent in extents]) == length:
+            start, end, widen = self.read_ahead.read(nid, offset, length)
+            if start < end:
+                self._fetch_ahead(self.bootstrap.extents(nid, start, end - start))
         if len(extents) == 1:
-            return await self._read_extent(extents[0])
-        return b"".join([await self._read_extent(extent) for extent in extents])
+            return await self._read_extent(extents[0], widen)
+        return b"".join([await self._read_extent(extent, widen) for extent in extents])
 
-    async def _read_extent(self, extent: Extent) -> Data:
+    def _fetch_ahead(self, extents: list[Extent]) -> None:
+        for extent in extents:
+            cache = self._blobs.get(extent.blob_index)
+            if cache is not None:
+                cache.ahead(extent.blob_offset, extent.blob_offset + extent.length)
+
+    async def _read_extent(self, extent: Extent, widen: bool) -> Data:
         if extent.blob_index == HOLE:
             return bytes(extent.length)
         try:
             cache = self._blobs.get(extent.blob_index) or await self.blob(extent.blob_index)
-            return await cache.read(extent.blob_offset, extent.length)
-        except NotFoundError as error:
+            return await cache.read(extent.blob_offset, extent.length, widen=widen)
+        except Failure as error:
+            self.last_error = error.message
+            if not isinstance(error, NotFoundError):
+                raise
             # Names are found by lookup; here the file exists and its promised bytes do not.
             raise VerifyError(error.message) from error
+
+    async def read_flat(self, index: int, offset: int, length: int) -> Data:
+        """Exactly `length` bytes of the decoded blob `index` as one flat file."""
+        if self.on_flat is not None:
+            self.on_flat(index, offset, length)
+        cache = self._blobs.get(index) or await self.blob(index)
+        start, end, _ = self.read_ahead.read(-1 - index, offset, length, loose=False)
+        if start < end:
+            cache.ahead(start, end)
+        return await cache.read_flat(offset, length)
 
     async def blob(self, index: int) -> BlobCache:
         """The cache of one blob, opened once."""
@@ -73,6 +128,14 @@ class Image:
             if index not in self._blobs:
                 self._blobs[index] = await self._open_blob(index)
             return self._blobs[index]
+
+    def is_open(self, index: int) -> bool:
+        """Whether the cache of a blob has been opened."""
+        return index in self._blobs
+
+    def data_path(self, index: int) -> str:
+        """Where the decoded bytes of a blob are looked for on local disk."""
+        return self._store.data_path(self.bootstrap.blobs[index])
 
     async def _open_blob(self, index: int) -> BlobCache:
         record = self.bootstrap.blobs[index]
@@ -105,7 +168,7 @@ class Image:
                 await trio.lowlevel.checkpoint()
 
     def _files_below(self, nid: int) -> Iterator[Inode]:
-        """Regular files at or below `nid`; every inode once, so that loops end."""
+        """Regular files at or below `nid` in order; every inode once, so that loops end."""
         seen: set[int] = set()
         pending = [nid]
         while pending:
@@ -117,10 +180,50 @@ class Image:
             if _is_regular(inode):
                 yield inode
             elif _is_directory(inode):
-                pending.extend(entry.nid for entry in self.bootstrap.entries(current))
+                below = [entry.nid for entry in self.bootstrap.entries(current)]
+                pending.extend(reversed(below))
+
+    def opened_blobs(self) -> list[BlobCache]:
+        """The caches of the blobs that were needed so far."""
+        return list(self._blobs.values())
+
+    async def all_blobs(self) -> list[BlobCache]:
+        """The caches of all blobs, opened."""
+        return [await self.blob(index) for index in range(len(self.bootstrap.blobs))]
+
+    def is_local(self) -> bool:
+        """Whether every chunk of every blob is here, as far as blobs were opened to know."""
+        return len(self._blobs) == len(self.bootstrap.blobs) and all(
+            cache.is_whole() for cache in self._blobs.values()
+        )
+
+    async def settle(self) -> bool:
+        """Make durable what is whole; whether that is everything, so that no server is needed."""
+        for cache in await self.all_blobs():
+            await trio.to_thread.run_sync(cache.settle)
+        return self.is_local()
+
+    async def close(self) -> None:
+        """Give the caches back. Nobody may read any more."""
+        async with self._opening:
+            for cache in self._blobs.values():
+                await self._store.release(cache)
+            self._blobs.clear()
 
     def status(self) -> dict[str, Any]:
-        return {"inodes": self.bootstrap.inode_count, "blobs": len(self.bootstrap.blobs)}
+        hits = sum(cache.hits for cache in self._blobs.values())
+        reads = sum(cache.reads for cache in self._blobs.values())
+        blobs = [{"blob": cache.blob.blob_id} | cache.counts() for cache in self._blobs.values()]
+        return {
+            "reads": reads,
+            "hit_rate": hits / reads if reads else None,
+            "chunks": sum(blob["chunks"] for blob in blobs),
+            "cached_chunks": sum(blob["cached"] for blob in blobs),
+            "blobs_opened": blobs,
+            "inodes": self.bootstrap.inode_count,
+            "blobs": len(self.bootstrap.blobs),
+            "local": self.is_local(),
+        }
 
 
 def map_bootstrap(path: str) -> Bootstrap:
@@ -129,11 +232,22 @@ def map_bootstrap(path: str) -> Bootstrap:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise FormatError("empty file", path)
-            return open_bootstrap(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            _mappings.add(mapping)
+            return open_bootstrap(mapping, path)
     except FileNotFoundError:
         raise NotFoundError(f"{path}: no such file") from None
     except OSError as error:
         raise FormatError(str(error.strerror), path) from error
+
+
+def unmap_pages() -> None:
+    """Take the pages of all bootstraps out of our address space; the kernel keeps them cached.
+
+    A walk of many images would else count all of their metadata as this process's memory.
+    """
+    for mapping in list(_mappings):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _is_regular(inode: Inode) -> bool:

@@ -1,18 +1,21 @@
 """What SOURCE of a mount means: a bootstrap on local disk, and where its blobs come from.
 
     REFERENCE, oci:DIR[:TAG], …    an image; its bootstrap layer is fetched once a digest
-    a file                         a bootstrap, with `blob_dir` or `backend_url`
+    a file                         a bootstrap; its blobs are in `blob_dir`, at
+                                   `backend_url`, or where `backend_config` says
 
 The cache directory:
 
     bootstraps/<layer digest>/image.boot      whole and verified, or not there
     bootstraps/<layer digest>/<id>.blob.meta
+    images/<hash>.json                        see fs/image_record.py
     blobs/                                    see fs/cache/files.py
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -21,15 +24,26 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from fs.backend.blobs import BlobBackend
+from fs.backend.config import load_config, open_configured
 from fs.bootstrap_layer import BOOTSTRAP, MAX_LAYER, extract
-from fs.format.errors import FormatError, PlainImageError, UsageError, local_errors
+from fs.format.errors import (
+    FormatError,
+    PlainImageError,
+    UnreachableError,
+    UsageError,
+    local_errors,
+)
 from fs.image import map_bootstrap
+from fs.image_record import ImageRecord
 from fs.owndir import make_own
 from fs.registry.descriptor import Descriptor
+from fs.registry.hosts import hosts_dirs
 from fs.registry.manifest import find_bootstrap_layer
 from fs.registry.platform import parse_platform
 from fs.registry.retry import RetryPolicy
 from fs.registry.store import ImageReader, StoreOptions, open_reader
+
+log = logging.getLogger(__name__)
 
 
 class SourceOptions(Protocol):
@@ -46,9 +60,15 @@ class SourceOptions(Protocol):
     @property
     def ca_file(self) -> str | None: ...
     @property
+    def hosts_dir(self) -> str | None: ...
+    @property
     def blob_dir(self) -> str | None: ...
     @property
     def backend_url(self) -> str | None: ...
+    @property
+    def backend_type(self) -> str | None: ...
+    @property
+    def backend_config(self) -> str | None: ...
 
 
 class Resolved(NamedTuple):
@@ -66,14 +86,41 @@ def resolve(
 
     PlainImageError for an image without one; any Failure of registries and disks.
     """
+    if options.backend_config:
+        open_backend(source, options, environment).close()  # mistakes show now
     if os.path.isfile(source):
-        if not options.blob_dir and not options.backend_url:
-            raise UsageError(f"{source}: a bootstrap file needs --blob-dir or --backend-url")
+        if not (options.blob_dir or options.backend_url or options.backend_config):
+            raise UsageError(
+                f"{source}: a bootstrap file needs --blob-dir, --backend-url or --backend-config"
+            )
         path = os.path.abspath(source)
         map_bootstrap(path).close()
         return Resolved(path)
     if options.blob_dir and not os.path.isdir(options.blob_dir):
         raise UsageError(f"{options.blob_dir}: no such directory")
+    record = ImageRecord(cache_dir, source, options.platform)
+    known = record.read()
+    if known is not None and known["local"]:
+        return _recorded(known)
+    try:
+        resolved = _ask(source, options, cache_dir, environment)
+    except UnreachableError as error:
+        if known is None:
+            raise
+        log.warning("%s; mounting what its digest meant before", error)
+        return _recorded(known)
+    record.write(resolved._asdict(), local=False)
+    return resolved
+
+
+def _recorded(fields: Mapping[str, Any]) -> Resolved:
+    return Resolved(fields["bootstrap"], fields["manifest_digest"], fields["image_config"])
+
+
+def _ask(
+    source: str, options: SourceOptions, cache_dir: str, environment: Mapping[str, str]
+) -> Resolved:
+    """What the place of the image says of it; its bootstrap is fetched if need be."""
     with contextlib.closing(open_reader(source, _store_options(options, environment))) as reader:
         platform = parse_platform(options.platform) if options.platform else None
         image = reader.resolve(platform, nydus=True)
@@ -94,16 +141,17 @@ def open_backend(
         from fs.backend.directory import DirectoryBackend
 
         return DirectoryBackend(options.blob_dir)
+    # The fetcher above waits and asks again by itself, and its waits can be cancelled.
+    access = _store_options(options, environment, RetryPolicy(attempts=1))
     if options.backend_url:
         from fs.backend.http import HttpBackend
 
-        verify: bool | str = options.ca_file or True
-        return HttpBackend(options.backend_url, verify=False if options.insecure else verify)
+        return HttpBackend(options.backend_url, access)
+    if options.backend_config:
+        return open_configured(load_config(options.backend_config, options.backend_type), access)
     from fs.backend.image import ImageBackend
 
-    # The fetcher above waits and asks again by itself, and its waits can be cancelled.
-    patience = RetryPolicy(attempts=1)
-    return ImageBackend(open_reader(source, _store_options(options, environment, patience)))
+    return ImageBackend(open_reader(source, access))
 
 
 def _store_options(
@@ -114,6 +162,7 @@ def _store_options(
         insecure=options.insecure,
         auth_file=Path(options.auth_file) if options.auth_file else None,
         ca_file=Path(options.ca_file) if options.ca_file else None,
+        hosts_dirs=hosts_dirs(options.hosts_dir),
         environment=environment,
         retry=retry or RetryPolicy(),
     )

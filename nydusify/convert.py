@@ -74,6 +74,12 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="logins (default: those of docker and podman)",
     )
+    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust")
+    parser.add_argument(
+        "--hosts-dir",
+        metavar="DIR",
+        help="mirrors and certificates of registries (default: containerd's and docker's certs.d)",
+    )
 
 
 def _add_format(parser: argparse.ArgumentParser) -> None:
@@ -195,11 +201,14 @@ def _prefetch_patterns(values: list[str] | None) -> tuple[str, ...]:
 
 
 def _store(arguments: argparse.Namespace, *, insecure: bool) -> StoreOptions:
+    from fs.registry.hosts import hosts_dirs
     from fs.registry.store import StoreOptions
 
     return StoreOptions(
         plain_http=arguments.plain_http,
         insecure=insecure,
         auth_file=arguments.auth_file,
+        ca_file=arguments.ca_file,
+        hosts_dirs=hosts_dirs(arguments.hosts_dir),
         environment=os.environ,
     )

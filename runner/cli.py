@@ -124,6 +124,8 @@ def _add_run_arguments(run: argparse.ArgumentParser) -> None:
     add("--plain-http", action="store_true", help="speak http with the registry")
     add("--insecure", action="store_true", help="do not check the registry's certificate")
     add("--auth-file", metavar="FILE", help="registry logins (default: docker's and containers')")
+    add("--ca-file", metavar="FILE", help="certificates to trust besides the system's")
+    add("--hosts-dir", metavar="DIR", help="mirrors (default: containerd's and docker's certs.d)")
     add("--cache-dir", metavar="DIR", help="chunk cache (default /var/lib/nydus-fs)")
     add("--rootfs", action="store_true", help="IMAGE is a directory; it is never written to")
     add("image", metavar="IMAGE", help="see below")

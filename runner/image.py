@@ -51,6 +51,7 @@ def prepare_image(
 def _pull(store: Store, source: str, options: MountOptions) -> tuple[str, Mapping[str, Any] | None]:
     from pathlib import Path
 
+    from fs.registry.hosts import hosts_dirs
     from fs.registry.platform import parse_platform
     from fs.registry.store import StoreOptions, open_reader
     from snapshotter.pull import pull
@@ -60,6 +61,7 @@ def _pull(store: Store, source: str, options: MountOptions) -> tuple[str, Mappin
         insecure=options.insecure,
         auth_file=Path(options.auth_file) if options.auth_file else None,
         ca_file=Path(options.ca_file) if options.ca_file else None,
+        hosts_dirs=hosts_dirs(options.hosts_dir),
         environment=os.environ,
     )
     reader = open_reader(source, access)

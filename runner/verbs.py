@@ -64,10 +64,17 @@ def mount_options(arguments: argparse.Namespace) -> MountOptions:
         plain_http=arguments.plain_http,
         insecure=arguments.insecure,
         platform=arguments.platform,
-        auth_file=arguments.auth_file,
+        auth_file=_absolute(arguments.auth_file),
+        ca_file=_absolute(arguments.ca_file),
+        hosts_dir=_absolute(arguments.hosts_dir),
         cache_dir=arguments.cache_dir or cache,
         state_root=state_root,
     )
+
+
+def _absolute(path: str | None) -> str | None:
+    """The daemon need not share our directory."""
+    return None if path is None else os.path.abspath(path)
 
 
 def ps(arguments: argparse.Namespace) -> int:

@@ -65,6 +65,7 @@ class Unpacker:
         self._marks: list[tuple[bytes, bytes]] = []
         self._devices: list[tuple[bytes, bytes]] = []
         self._directory_times: dict[bytes, int] = {}
+        self._implied: set[bytes] = set()
         self._parent_names: list[bytes] | None = None
         self._parent = -1
         self._below = -1
@@ -127,7 +128,9 @@ class Unpacker:
         if _is_whiteout(status):
             self._devices.append((self._path(parent), base))
         if entry.kind == stat.S_IFDIR:
-            self._directory_times[self._path(parent) + b"/" + base] = _mtime_ns(entry)
+            path = self._path(parent) + b"/" + base
+            self._directory_times[path] = _mtime_ns(entry)
+            self._implied.discard(path)
 
     def _open_parent(self, names: list[bytes]) -> int:
         """The directory of an entry, made with what is missing above it; kept for the next."""
@@ -155,6 +158,7 @@ class Unpacker:
             below = _Attributes(stat.S_IFDIR | 0o755, made.st_uid, made.st_gid, 0, {})
         else:
             self._directory_times[path] = below.mtime_ns
+        self._implied.add(path)
         _apply(parent, name, below)
 
     def _path(self, directory: int) -> bytes:
@@ -269,7 +273,18 @@ class Unpacker:
             os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
             return
         if stat.S_ISDIR(status.st_mode):
-            os.setxattr(b"/proc/self/fd/%d/%b" % (directory, name), OPAQUE, b"y")
+            place = b"/proc/self/fd/%d/%b" % (directory, name)
+            if path + b"/" + name in self._implied:  # what it is like is hidden too
+                self._directory_times.pop(path + b"/" + name, None)
+                _forget_attributes(directory, name, place)
+            os.setxattr(place, OPAQUE, b"y")
+
+
+def _forget_attributes(parent: int, name: bytes, place: bytes) -> None:
+    """Make a directory as if nothing had been below it."""
+    for attribute in os.listxattr(place):
+        os.removexattr(place, attribute)
+    _apply(parent, name, _Attributes(stat.S_IFDIR | 0o755, 0, 0, 0, {}))
 
 
 def _is_whiteout(status: os.stat_result) -> bool:

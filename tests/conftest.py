@@ -8,6 +8,7 @@ A session also fails when its tests leave mounts or processes behind.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -80,6 +81,12 @@ def programs_missing(*names: str) -> str:
     return f"{', '.join(missing)} not installed" if missing else ""
 
 
+def modules_missing(*names: str) -> str:
+    """The same for Python modules that only tests import."""
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    return f"{', '.join(missing)} not installed" if missing else ""
+
+
 def find_samples() -> Path | None:
     """The directory of images and layers that other people's tools made."""
     given = os.environ.get("NYDUS_SAMPLES")
@@ -95,7 +102,9 @@ CAPABILITIES: dict[str, Callable[[], str]] = {
     "overlay": _overlay,
     "registry": lambda: programs_missing("docker-registry", "htpasswd", "openssl"),
     "containerd": lambda: _root() or programs_missing("containerd", "ctr", "runc"),
+    "nginx": lambda: programs_missing("nginx"),
     "oci_tools": lambda: programs_missing("umoci", "skopeo"),
+    "s3": lambda: modules_missing("moto", "flask", "flask_cors", "botocore"),
     "samples": lambda: "" if find_samples() else "no samples; NYDUS_SAMPLES can name them",
 }
 

@@ -15,5 +15,9 @@ class ImageBackend:
     def read(self, blob: str, offset: int, length: int) -> bytes:
         return self._reader.read_range(checked_digest(blob), offset, length)
 
+    def reject(self, blob: str, offset: int, length: int) -> bool:
+        """Say that what `read` brought was wrong; whether another mirror is left to ask."""
+        return self._reader.reject(checked_digest(blob), offset, length)
+
     def close(self) -> None:
         self._reader.close()

@@ -11,61 +11,43 @@ the others. Shared state and the awaits that matter: docs/concurrency.md.
 
 from __future__ import annotations
 
-import copy
+import itertools
 import logging
 import os
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from operator import itemgetter
 
 import trio
 
-from fs.cache.fetch import Fetcher
+from fs.cache.fetch import Fetcher, Urgency
 from fs.cache.files import BlobFiles
-from fs.format import codec
+from fs.cache.flight import Flight, Flights
+from fs.cache.index import ContentIndex
+from fs.cache.intake import Decoded, Intake
+from fs.cache.neighbours import Neighbours
+from fs.cache.quota import Quota
 from fs.format.blobtable import BlobRecord
-from fs.format.chunkinfo import ChunkFlag
-from fs.format.chunktable import ChunkRow, ChunkTable
-from fs.format.errors import Failure, FormatError, UnreachableError, VerifyError
+from fs.format.chunktable import ChunkTable
+from fs.format.errors import Failure, FormatError, StorageError, UnreachableError, VerifyError
 
 log = logging.getLogger(__name__)
-
 Data = bytes | bytearray | memoryview
 
 #: Unwanted bytes between two chunks that are fetched along rather than by a second request.
 _GAP = 16 << 10
 #: Adjoining chunks that readers wait for come by one request up to this size (bytes).
 _MERGED = 1 << 20
+#: Who reads so much of a flat file at once is the kernel, which reads ahead by itself (bytes).
+_GREEDY = 256 << 10
+#: For requests whose size is limited already.
+_ANY_SIZE = 1 << 62
 #: Decoded chunks that the disk would not take, kept for the next read (bytes).
 _HELD_BYTES = 16 << 20
-_UNSUPPORTED = ChunkFlag.ENCRYPTED | ChunkFlag.BATCH
-
-
-class _Flight:
-    """A chunk on its way. Exactly one of `data` and `error` is set when `landed` is."""
-
-    __slots__ = ("data", "error", "landed")
-
-    def __init__(self) -> None:
-        self.landed = trio.Event()
-        self.data: bytes | None = None
-        self.error: Failure | None = None
-
-    async def wait(self) -> bytes:
-        """The chunk; every waiter gets an exception of its own."""
-        await self.landed.wait()
-        if self.data is None:
-            assert self.error is not None
-            raise copy.copy(self.error) from self.error
-        return self.data
-
-
-class _Decoded(NamedTuple):
-    row: int
-    data: bytes | None
-    error: Failure | None
-    stored: bool
+#: Chunks begin at multiples of it in the decoded blob; what maps the blob maps such blocks.
+_BLOCK = 4096
 
 
 class BlobCache:
@@ -80,7 +62,10 @@ class BlobCache:
         nursery: trio.Nursery,
         *,
         digester: int,
-        amplify: int = 256 << 10,
+        amplify: int = 128 << 10,
+        index: ContentIndex | None = None,
+        quota: Quota | None = None,
+        flights: Flights | None = None,
     ) -> None:
         if len(table) and not table.digests:
             raise FormatError(
@@ -88,42 +73,179 @@ class BlobCache:
             )
         self.blob = blob
         self.table = table
+        self.reads = self.hits = 0  # hits found all of their chunks here
         self._fetcher = fetcher
         self._files = files
         self._nursery = nursery
-        self._digester = digester
-        self._amplify = amplify
-        self._flights: dict[int, _Flight] = {}
+        self._neighbours = Neighbours(table, amplify)
+        self._intake = Intake(blob, table, digester, files, index, quota)
+        self._quota = quota
+        self._gaps: list[tuple[int, int]] | None = None
+        self._flights: dict[int, Flight] = {}
+        self._all_flights = Flights() if flights is None else flights
         self._held: OrderedDict[int, bytes] = OrderedDict()
         self._held_bytes = 0
         self._decoders = trio.CapacityLimiter(os.cpu_count() or 1)
 
-    async def read(self, offset: int, length: int) -> Data:
+    async def read(self, offset: int, length: int, *, widen: bool = True) -> Data:
         """Bytes [offset, offset+length) of the decoded blob, all of them inside chunks.
 
+        `widen` is False for a reader at random places, whom neighbours are of no use to.
         Raises FormatError where no chunk is, VerifyError for a corrupt one, and
         what the backend raises.
         """
         rows = self._covering(offset, offset + length)
+        stamp = 0 if self._files is None else self._files.stamp()
         missing = [row for row in rows if not self._has(row)]
+        self.reads += 1
+        self.hits += not missing
         if not missing and self._files is not None:
-            ready = self._files.read_now(offset, length)
+            self._use(rows)
+            ready = self._files.read_now(offset, length, stamp)
             if ready is not None:
                 return ready
-        chunks = await self._obtain(missing)
+        chunks = await self._obtain(missing, widen=widen)
         return await self._assemble(rows, chunks, offset, offset + length)
 
-    async def load(self, rows: Iterable[int], *, limit: int) -> None:
-        """Fetch what is missing of `rows` in the background's turn, `limit` bytes a request."""
-        missing = [row for row in rows if not self._has(row) and row not in self._flights]
-        for run in self._runs(missing, limit):
-            again = [row for row in run if not self._has(row) and row not in self._flights]
-            await self._fly(again, again, self._begin(again), demand=False)
+    async def read_flat(self, offset: int, length: int) -> Data:
+        """Exactly `length` bytes of the decoded blob as one flat file.
+
+        What lies in no chunk, or behind the end, reads as zeros. Raises as `read` does.
+        """
+        end = min(offset + length, self.blob.uncompressed_size)
+        rows = self.table.rows_between(offset, end)
+        stamp = 0 if self._files is None else self._files.stamp()
+        missing = [row for row in rows if not self._has(row)]
+        self.reads += 1
+        self.hits += not missing
+        if not missing and self._files is not None and offset < end:
+            self._use(rows)
+            ready: Data | None = self._files.read_now(offset, end - offset, stamp)
+            if ready is None:
+                positions = self._positions(rows)
+                ready = await trio.to_thread.run_sync(
+                    self._files.read, positions, offset, end - offset
+                )
+            if ready is not None:
+                return self._blanked(ready, offset, length)
+        chunks = await self._obtain(missing, widen=length < _GREEDY)
+        flat = bytearray(length)
+        for row in rows:
+            first = self.table.uncompressed_offsets[row]
+            low, high = max(offset, first), min(end, first + self.table.uncompressed_sizes[row])
+            data = await self._assemble(range(row, row + 1), chunks, low, high)
+            flat[low - offset : high - offset] = data
+        return flat
+
+    def _blanked(self, data: Data, offset: int, length: int) -> bytearray:
+        """Bytes of the local file, zeroed where this table has no chunk, as `length` bytes.
+
+        Between two chunks of one block's distance nothing is ever written; a wider
+        gap may hold chunks that another image has and this one may not see.
+        """
+        flat = data if isinstance(data, bytearray) else bytearray(data)
+        for start, end in self._gaps_between(offset, offset + len(flat)):
+            flat[start - offset : end - offset] = bytes(end - start)
+        return flat if len(flat) == length else flat + bytes(length - len(flat))
+
+    def _gaps_between(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        if self._gaps is None:
+            self._gaps = list(self._find_gaps())
+        first = bisect_right(self._gaps, start, key=itemgetter(1))
+        for low, high in itertools.islice(self._gaps, first, None):
+            if low >= end:
+                return
+            yield max(low, start), min(high, end)
+
+    def _find_gaps(self) -> Iterator[tuple[int, int]]:
+        """The ranges of whole blocks that no chunk of this table touches."""
+        reached = 0
+        for offset, size in zip(
+            self.table.uncompressed_offsets, self.table.uncompressed_sizes, strict=True
+        ):
+            if offset - reached >= _BLOCK:
+                yield reached, offset
+            reached = -(-(offset + size) // _BLOCK) * _BLOCK
+        if reached < self.blob.uncompressed_size:
+            yield reached, self.blob.uncompressed_size
+
+    def whole_file(self) -> str | None:
+        """The path of the decoded blob, once all of it is on disk exactly as the table says.
+
+        Everything behind it is then synced, and never changes again. None as long as
+        anything is missing, or another image has other chunks in the file. Blocks.
+        """
+        files, size = self._files, self.blob.uncompressed_size
+        if files is None or size % _BLOCK or files.count() < len(self.table):
+            return None
+        if any(files.has_data(start, end) for start, end in self._gaps_between(0, size)):
+            return None
+        return files.data_path if files.freeze(list(self.table.positions)) else None
+
+    def missing(self, rows: Iterable[int]) -> list[int]:
+        """Those of `rows` that are neither here nor on their way."""
+        return [row for row in rows if not self._has(row) and row not in self._flights]
+
+    def ahead(self, start: int, end: int) -> None:
+        """Begin to fetch missing chunks that start in [start, end), for a reader to come.
+
+        Does nothing where there is no place for them, or enough is under way.
+        """
+        if self._files is None or self._held or self._fetcher.is_busy(Urgency.AHEAD):
+            return
+        rows = self.table.rows_between(start, end)
+        if rows and self.table.uncompressed_offsets[rows[0]] < start:
+            rows = rows[1:]
+        absent = self.missing(rows)
+        suspects = [row for row in absent if self._is_suspect(row)]
+        if suspects:
+            self._nursery.start_soon(self._recheck, suspects, self._begin(suspects), Urgency.AHEAD)
+        for run in self._runs(self.missing(absent), max(end - start, _MERGED)):
+            self._nursery.start_soon(self._fly, run, run, self._begin(run), Urgency.AHEAD)
+
+    async def load(self, rows: Iterable[int]) -> None:
+        """Fetch what is missing of neighbouring `rows` by one request in the background's turn.
+
+        Raises the Failure of the first chunk that did not come.
+        """
+        await self._fetcher.turn()
+        if self._quota is not None and self._quota.full:
+            raise StorageError(f"blob {self.blob.blob_id}: the cache is at its limit")
+        absent = self.missing(rows)
+        suspects = [row for row in absent if self._is_suspect(row)]
+        absent = [row for row in absent if row not in suspects]
+        begun = self._begin(absent + suspects)
+        fresh = {row: begun[row] for row in absent}
+        doubted = {row: begun[row] for row in suspects}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._recheck, suspects, doubted, Urgency.PREFETCH)
+            nursery.start_soon(self._fly, absent, absent, fresh, Urgency.PREFETCH)
+        for flight in begun.values():
+            if flight.error is not None:
+                raise flight.error
+        if not all(self._has(row) for row in begun):
+            raise StorageError(f"blob {self.blob.blob_id}: the cache takes no more")
+
+    def settle(self) -> None:
+        """Make a blob that is whole durable and say so in its files. Blocking."""
+        if self._files is not None:
+            self._files.settle()
+
+    def is_whole(self) -> bool:
+        """Whether every chunk of this table is here."""
+        if self._files is None or self._files.count() < len(self.table):
+            return False
+        return all(self._has(row) for row in range(len(self.table)))
 
     def counts(self) -> dict[str, int]:
         """Chunks of this table that are here, and in all."""
         here = 0 if self._files is None else self._files.count()
         return {"chunks": len(self.table), "cached": here}
+
+    async def idle(self) -> None:
+        """Wait until nothing is on its way."""
+        while self._flights:
+            await next(iter(self._flights.values())).landed.wait()
 
     def close(self) -> None:
         if self._files is not None:
@@ -144,14 +266,27 @@ class BlobCache:
     def _has(self, row: int) -> bool:
         return self._files is not None and self._files.has(self.table.positions[row])
 
-    async def _obtain(self, missing: Sequence[int]) -> dict[int, bytes]:
+    async def _obtain(self, missing: Sequence[int], *, widen: bool = True) -> dict[int, bytes]:
         """The chunks of `missing`, from flights under way, new ones, or memory."""
         chunks = {row: self._held[row] for row in missing if row in self._held}
         absent = [row for row in missing if row not in chunks]
-        self._launch([row for row in absent if row not in self._flights])
-        for row, flight in [(row, self._flights[row]) for row in absent]:
+        others = {row: flight for row in absent if (flight := self._flight_of_another(row))}
+        own = [row for row in absent if row not in others]
+        self._launch([row for row in own if row not in self._flights], widen=widen)
+        for row, flight in [(row, self._flights[row]) for row in own]:
             chunks[row] = await flight.wait()
+        for row, flight in others.items():
+            data = await flight.wait_briefly()
+            if data is None:  # but this image's own backend may have it
+                self._launch([row] if row not in self._flights else [])
+                data = await self._flights[row].wait()
+            chunks[row] = data
         return chunks
+
+    def _flight_of_another(self, row: int) -> Flight | None:
+        """What another image of the blob is fetching already, unless this one does too."""
+        there = self._all_flights.get(self.table.uncompressed_offsets[row])
+        return None if row in self._flights else there
 
     async def _assemble(self, rows: range, chunks: dict[int, bytes], start: int, end: int) -> Data:
         pieces: list[Data] = []
@@ -167,19 +302,31 @@ class BlobCache:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _read_local(self, row: int, low: int, high: int) -> Data:
-        """Bytes of a chunk that is marked as here; if the disk lost it, it is fetched again."""
+        """Bytes of a chunk that is here; if it was taken back or lost, it is fetched again."""
         assert self._files is not None
-        data: Data | None = self._files.read_now(low, high - low)
+        stamp = self._files.stamp()
+        data: Data | None = None
+        if self._has(row):
+            self._use(range(row, row + 1))
+            data = self._files.read_now(low, high - low, stamp)
         if data is None:
-            data = await trio.to_thread.run_sync(self._files.read, low, high - low)
+            positions = [self.table.positions[row]]
+            data = await trio.to_thread.run_sync(self._files.read, positions, low, high - low)
         if data is not None:
             return data
-        self._files.mark(self.table.positions[row], here=False)
         first = self.table.uncompressed_offsets[row]
         chunk = (await self._obtain([row]))[row]
         return memoryview(chunk)[low - first : high - first]
 
-    def _launch(self, wanted: list[int]) -> None:
+    def _use(self, rows: range) -> None:
+        assert self._files is not None
+        for row in rows:
+            self._files.use(self.table.positions[row])
+
+    def _positions(self, rows: Iterable[int]) -> list[int]:
+        return [self.table.positions[row] for row in rows]
+
+    def _launch(self, wanted: list[int], *, widen: bool = True) -> None:
         """Start flights for `wanted`, each with the missing neighbours its request can carry."""
         if not wanted:
             return
@@ -190,17 +337,22 @@ class BlobCache:
         for run in self._runs(absent, _MERGED):
             fresh = [row for row in run if row not in self._flights]
             if fresh:
-                whole = self._with_neighbours(fresh)
+                whole = self._neighbours.around(fresh, self._is_free, _GAP) if widen else fresh
                 self._nursery.start_soon(self._fly, fresh, whole, self._begin(whole))
 
-    def _begin(self, rows: Iterable[int]) -> dict[int, _Flight]:
-        flights = {row: _Flight() for row in rows}
+    def _begin(self, rows: Iterable[int]) -> dict[int, Flight]:
+        flights = {row: Flight() for row in rows}
         self._flights.update(flights)
+        for row, flight in flights.items():
+            self._all_flights.setdefault(self.table.uncompressed_offsets[row], flight)
         return flights
 
-    def _land(self, flights: dict[int, _Flight], row: int, outcome: bytes | Failure) -> None:
+    def _land(self, flights: dict[int, Flight], row: int, outcome: bytes | Failure) -> None:
         flight = flights.pop(row)
         del self._flights[row]
+        offset = self.table.uncompressed_offsets[row]
+        if self._all_flights.get(offset) is flight:
+            del self._all_flights[offset]
         if isinstance(outcome, Failure):
             flight.error = outcome
         else:
@@ -225,47 +377,50 @@ class BlobCache:
             and offsets[row] + sizes[row] - offsets[run[0]] <= limit
         )
 
-    def _with_neighbours(self, run: list[int]) -> list[int]:
-        whole = list(run)
-        for row in range(run[-1] + 1, len(self.table)):
-            if self._has(row) or row in self._flights or self._is_suspect(row):
-                break
-            if not self._adjoin(whole, row, self._amplify):
-                break
-            whole.append(row)
-        return whole
+    def _is_free(self, row: int) -> bool:
+        return not (self._has(row) or row in self._flights or self._is_suspect(row))
 
     def _is_suspect(self, row: int) -> bool:
         return self._files is not None and self._files.is_suspect(self.table.positions[row])
 
-    async def _recheck(self, rows: list[int], flights: dict[int, _Flight]) -> None:
+    async def _recheck(
+        self,
+        rows: list[int],
+        flights: dict[int, Flight],
+        urgency: Urgency = Urgency.DEMAND,
+    ) -> None:
         """Serve chunks of an unclean stop from disk if they still have their digests."""
         with self._landing(flights):
             for row in rows:
-                data = await trio.to_thread.run_sync(self._verified_local, row)
-                assert self._files is not None
-                self._files.mark(self.table.positions[row], here=data is not None)
+                data = await trio.to_thread.run_sync(self._intake.recheck, row)
                 if data is not None:
                     self._land(flights, row, data)
-            await self._fetch(list(flights), list(flights), flights, demand=True)
-
-    def _verified_local(self, row: int) -> bytes | None:
-        assert self._files is not None
-        chunk = self.table.row(row)
-        data = self._files.read(chunk.uncompressed_offset, chunk.uncompressed_size)
-        if data is None or codec.digest(self._digester, data) != chunk.digest:
-            return None
-        return data
+            await self._fetch(list(flights), list(flights), flights, urgency)
 
     async def _fly(
-        self, wanted: list[int], whole: list[int], flights: dict[int, _Flight], demand: bool = True
+        self,
+        wanted: list[int],
+        whole: list[int],
+        flights: dict[int, Flight],
+        urgency: Urgency = Urgency.DEMAND,
     ) -> None:
         """Bring the chunks of `whole` by one request, those of `wanted` first."""
         with self._landing(flights):
-            await self._fetch(wanted, whole, flights, demand=demand)
+            if self._intake.may_copy():
+                for decoded in await trio.to_thread.run_sync(
+                    self._intake.copy, whole, limiter=self._decoders
+                ):
+                    self._enter(decoded, flights)
+            if len(flights) == len(whole):
+                await self._fetch(wanted, whole, flights, urgency)
+                return
+            for run in self._runs(sorted(flights), _ANY_SIZE):
+                with self._landing({row: flights.pop(row) for row in run}) as left:
+                    first = [row for row in run if row in wanted]
+                    await self._fetch(first, run, left, urgency)
 
     @contextmanager
-    def _landing(self, flights: dict[int, _Flight]) -> Iterator[dict[int, _Flight]]:
+    def _landing(self, flights: dict[int, Flight]) -> Iterator[dict[int, Flight]]:
         """Whatever happens inside, no flight is left in the air: waiters get the failure."""
         where = f"blob {self.blob.blob_id}"
         outcome = Failure(f"{where}: a chunk was left behind")
@@ -284,15 +439,19 @@ class BlobCache:
                 self._land(flights, row, outcome)
 
     async def _fetch(
-        self, wanted: list[int], whole: list[int], flights: dict[int, _Flight], *, demand: bool
+        self,
+        wanted: list[int],
+        whole: list[int],
+        flights: dict[int, Flight],
+        urgency: Urgency,
     ) -> None:
         if not whole:
             return
-        chunks = [self._checked(row) for row in whole]
+        chunks = [self._intake.checked(row) for row in whole]
         base = chunks[0].compressed_offset
         end = max(chunk.compressed_offset + chunk.compressed_size for chunk in chunks)
         try:
-            body = await self._fetcher.fetch(self.blob.blob_id, base, end - base, demand=demand)
+            body = await self._fetcher.fetch(self.blob.blob_id, base, end - base, urgency)
         except VerifyError:
             if len(whole) == 1:
                 raise
@@ -300,62 +459,34 @@ class BlobCache:
             for row in sorted(whole, key=lambda row: row not in wanted):
                 with self._landing({row: flights[row]}) as single:
                     flights.pop(row)
-                    await self._fetch([row], [row], single, demand=demand)
+                    await self._fetch([row], [row], single, urgency)
             return
+        wrong: list[Decoded] = []
         for part in (wanted, [row for row in whole if row not in set(wanted)]):
             for decoded in await trio.to_thread.run_sync(
-                self._decode, part, base, body, limiter=self._decoders
+                self._intake.decode, part, base, body, limiter=self._decoders
             ):
-                self._enter(decoded, flights)
+                if isinstance(decoded.error, VerifyError):
+                    wrong.append(decoded)
+                else:
+                    self._enter(decoded, flights)
+        if wrong and self._fetcher.reject(self.blob.blob_id, base, end - base):
+            rows = sorted(decoded.row for decoded in wrong)
+            again = [row for row in rows if row in wanted]
+            await self._fetch(again, rows, flights, urgency)
+            return
+        for decoded in wrong:
+            self._enter(decoded, flights)
 
-    def _checked(self, row: int) -> ChunkRow:
-        """The row, if it is of a kind and size that can be fetched."""
-        chunk = self.table.row(row)
-        where = f"blob {self.blob.blob_id} chunk {chunk.position}"
-        if chunk.flags & _UNSUPPORTED:
-            raise FormatError("encrypted or batched chunks are not supported", where)
-        if chunk.compressed_size > 2 * chunk.uncompressed_size + _GAP:
-            raise FormatError(f"absurd compressed size {chunk.compressed_size}", where)
-        return chunk
-
-    def _decode(self, rows: list[int], base: int, body: bytes) -> list[_Decoded]:
-        """Decode, verify and write chunks of a response; runs in a thread."""
-        view = memoryview(body)
-        results = []
-        for row in rows:
-            chunk = self.table.row(row)
-            start = chunk.compressed_offset - base
-            try:
-                data = self._verified(chunk, view[start : start + chunk.compressed_size])
-                stored = self._files is not None and self._files.write(
-                    chunk.uncompressed_offset, data
-                )
-                results.append(_Decoded(row, data, None, stored))
-            except Failure as error:
-                results.append(_Decoded(row, None, error, False))
-        return results
-
-    def _verified(self, chunk: ChunkRow, piece: memoryview) -> bytes:
-        where = f"blob {self.blob.blob_id} chunk {chunk.position}"
-        compressor = self.blob.compressor if chunk.flags & ChunkFlag.COMPRESSED else 0
-        try:
-            data = codec.decompress(compressor, piece, chunk.uncompressed_size)
-        except FormatError as error:
-            raise VerifyError(f"{where}: {error}") from error
-        if codec.digest(self._digester, data) != chunk.digest:
-            raise VerifyError(f"{where}: its bytes do not have their digest")
-        return data
-
-    def _enter(self, decoded: _Decoded, flights: dict[int, _Flight]) -> None:
+    def _enter(self, decoded: Decoded, flights: dict[int, Flight]) -> None:
         if decoded.data is None:
             assert decoded.error is not None
             self._land(flights, decoded.row, decoded.error)
             return
-        if decoded.stored:
-            assert self._files is not None
-            self._files.mark(self.table.positions[decoded.row], here=True)
-        else:
+        if not decoded.stored:
             self._hold(decoded.row, decoded.data)
+        if self._quota is not None:
+            self._quota.entered(len(decoded.data))
         self._land(flights, decoded.row, decoded.data)
 
     def _hold(self, row: int, data: bytes) -> None:

@@ -1,18 +1,26 @@
 """Ranges of one backend: a few requests at a time, demand before prefetch, patient in outages.
 
+Each urgency has requests of its own, so that a waiting reader never queues
+behind large requests that nobody waits for yet.
+
 A fault that may pass (UnreachableError) is retried until the outage has lasted
 `outage_deadline` seconds. The deadline is the outage's, not the read's: once it
 is over, every read makes one attempt and fails fast until an attempt succeeds.
-Any other failure is final at once.
+A read that fails while others succeed gives up after the same time. An attempt ends
+by itself, however slowly a server sends (fs/registry/pace.py). Any other failure is
+final at once.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+from enum import Enum
 from typing import Protocol
 
 import trio
 
+from fs.cache.tally import Tally
 from fs.format.errors import UnreachableError
 from fs.registry.retry import RetryPolicy
 
@@ -20,6 +28,17 @@ log = logging.getLogger(__name__)
 
 #: An outage that nobody ran into for so long (seconds) is over; the next fault begins another.
 _FORGET = 60.0
+
+
+class Urgency(Enum):
+    """Who waits; the value is how many requests of the kind are under way at once."""
+
+    DEMAND = 16
+    """a reader"""
+    AHEAD = 4
+    """nobody yet, but a reader is coming this way"""
+    PREFETCH = 2
+    """nobody"""
 
 
 class Ranges(Protocol):
@@ -35,15 +54,16 @@ class Fetcher:
         self,
         backend: Ranges,
         *,
-        parallel: int = 4,
         outage_deadline: float = 120.0,
         backoff: RetryPolicy | None = None,
     ) -> None:
         self.requests = 0
         self.bytes_fetched = 0
         self.failures = 0
+        self.tally = Tally()
         self._backend = backend
-        self._limiter = trio.CapacityLimiter(parallel)
+        self._limiters = {kind: trio.CapacityLimiter(kind.value) for kind in Urgency}
+        self._threads = trio.CapacityLimiter(math.inf)
         self._deadline = outage_deadline
         self._backoff = backoff or RetryPolicy(base=0.2, longest=3.0)
         self._outage_since: float | None = None
@@ -52,30 +72,45 @@ class Fetcher:
         self._no_demand = trio.Event()
         self._no_demand.set()
 
-    async def fetch(self, blob: str, offset: int, length: int, *, demand: bool) -> bytes:
+    def is_busy(self, urgency: Urgency) -> bool:
+        """Whether another request of this kind would have to wait."""
+        return self._limiters[urgency].available_tokens == 0
+
+    async def turn(self) -> None:
+        """Wait until no reader waits: the background's turn to ask."""
+        while self._demanded:
+            await self._no_demand.wait()
+
+    async def fetch(
+        self, blob: str, offset: int, length: int, urgency: Urgency = Urgency.DEMAND
+    ) -> bytes:
         """Exactly `length` bytes, unverified; raises what the backend raises."""
-        if not demand:
-            while self._demanded:
-                await self._no_demand.wait()
-            return await self._patiently(blob, offset, length)
+        if urgency is Urgency.PREFETCH:
+            return await self._patiently(blob, offset, length, urgency)
         if not self._demanded:
             self._no_demand = trio.Event()
         self._demanded += 1
         try:
-            return await self._patiently(blob, offset, length)
+            return await self._patiently(blob, offset, length, urgency)
         finally:
             self._demanded -= 1
             if not self._demanded:
                 self._no_demand.set()
 
-    async def _patiently(self, blob: str, offset: int, length: int) -> bytes:
+    def reject(self, blob: str, offset: int, length: int) -> bool:
+        """Say that the bytes of a fetch were wrong; whether another server would be asked now."""
+        rejecting = getattr(self._backend, "reject", None)
+        return rejecting is not None and bool(rejecting(blob, offset, length))
+
+    async def _patiently(self, blob: str, offset: int, length: int, urgency: Urgency) -> bytes:
+        begun = trio.current_time()
         attempt = 0
         while True:
             attempt += 1
             try:
-                data = await self._once(blob, offset, length)
+                data = await self._once(blob, offset, length, urgency)
             except UnreachableError as error:
-                if self._outage_is_over_deadline():
+                if self._outage_is_over_deadline() or self._is_over_deadline(begun):
                     raise
                 wait = self._backoff.delay(attempt, getattr(error, "retry_after", None))
                 log.warning("%s; asking again in %.1f s", error, wait)
@@ -84,16 +119,28 @@ class Fetcher:
                 self._outage_since = None
                 return data
 
-    async def _once(self, blob: str, offset: int, length: int) -> bytes:
-        async with self._limiter:
+    async def _once(self, blob: str, offset: int, length: int, urgency: Urgency) -> bytes:
+        async with self._limiters[urgency]:
             self.requests += 1
+            begun, succeeded = trio.current_time(), False
             try:
                 data = await trio.to_thread.run_sync(
-                    self._backend.read, blob, offset, length, abandon_on_cancel=True
+                    self._backend.read,
+                    blob,
+                    offset,
+                    length,
+                    abandon_on_cancel=True,
+                    limiter=self._threads,
                 )
             except Exception:
                 self.failures += 1
                 raise
+            else:
+                succeeded = True
+            finally:
+                seconds = trio.current_time() - begun
+                unasked = urgency is Urgency.PREFETCH
+                self.tally.count(length, seconds, succeeded=succeeded, unasked=unasked)
         self.bytes_fetched += len(data)
         return data
 
@@ -102,4 +149,7 @@ class Fetcher:
         if self._outage_since is None or now - self._last_fault > _FORGET:
             self._outage_since = now
         self._last_fault = now
-        return now - self._outage_since >= self._deadline
+        return self._is_over_deadline(self._outage_since)
+
+    def _is_over_deadline(self, since: float) -> bool:
+        return trio.current_time() - since >= self._deadline

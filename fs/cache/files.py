@@ -2,32 +2,32 @@
 
     <id>.blob.data             decoded, sparse; a chunk lies at its decoded offset
     <id>.blob.data.chunk_map   one bit a chunk: its bytes are all in .blob.data
-    <id>.blob.state            whose chunks these are, and whether the last user ended well
+    <id>.chunk_map             the same file, by the name that older releases of nydusd use
+    <id>.blob.chunks           whose bytes each bit stands for (claims.py)
+    <id>.blob.state            whether the last user ended well (state.py)
 
-The first two have nydusd's own shape. Invariant: a bit is set only after the
-bytes of its chunk were verified and written. So processes may share a blob
-without asking each other: they write the same bytes to the same places, and a
-bit that two of them race for is at worst lost, which costs a second fetch.
+The first three have nydusd's own shape. Invariant: a bit is set only after the
+bytes of its chunk were verified and written, and cleared before they are taken
+back; bytes and bits are added under a shared lock and taken back under an
+exclusive one. So processes may share a blob without asking each other: they
+write the same bytes to the same places, and a bit that two of them race for is
+at worst lost, which costs a second fetch.
 
-What a dead process wrote stays true, for the page cache outlives it. What a
-dead machine wrote may be torn; so the state names the boot, and after another
-boot without a clean end every chunk is `suspect` until its digest is checked again.
-A blob's files belong to one chunk table: another image that describes the same
-blob otherwise has files of its own, so no image can put bytes under another.
+After a machine's death every chunk is `suspect` until its digest is checked again.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
-import json
 import mmap
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import threading
+from contextlib import ExitStack, suppress
 
+from fs.cache.claims import Claims
+from fs.cache.locks import alone, changing, open_file, try_lock
+from fs.cache.state import read_state, write_state
 from fs.format import chunkmap
 from fs.format.blobtable import BlobRecord
 from fs.format.chunktable import ChunkTable
@@ -35,92 +35,88 @@ from fs.format.errors import FormatError, StorageError
 
 #: A disk that will not take more; the chunk is then served from memory.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+#: So many descriptions of one blob that contradict each other are shared.
+_DESCRIPTIONS = 8
+#: Bytes of the disk (or a sixteenth of a small one) that a cache leaves to others.
 _LEFT_FREE = 16 << 20
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
-
-
-def fingerprint(table: ChunkTable, digester: int) -> str:
-    """What makes two descriptions of a blob's decoded bytes the same."""
-    state = hashlib.sha256(bytes([digester]))
-    for column in (table.positions, table.uncompressed_offsets, table.uncompressed_sizes):
-        state.update(column)
-    state.update(table.digests)
-    return state.hexdigest()
 
 
 class BlobFiles:
-    """Open files of one blob. Methods are for one thread, but `write` and `read` for any."""
+    """Open files of one blob. Methods are for the trio thread, unless they say otherwise."""
 
-    def __init__(self, directory: str, name: str, blob: BlobRecord, owner: str) -> None:
+    def __init__(
+        self, directory: str, name: str, blob: BlobRecord, table: ChunkTable, digester: int
+    ) -> None:
         """Open or make the files under `directory`; StorageError when that cannot be.
 
-        `name` is the blob id as a file name, `owner` the chunk table's fingerprint.
+        `name` is the blob id as a file name. An image that contradicts those that
+        have chunks here gets the files of the first subdirectory that it agrees with.
         """
         self._directory = directory
-        self._owner = owner
-        self._boot = _boot_id()
         self._chunk_count = blob.chunk_count
+        self._claimed = len(table)
         self._suspects: bytearray | None = None
+        self._marking = threading.Lock()
         try:
-            with _alone(directory) as place:
-                self._prefix = self._place(place, name)
-                self._open(blob)
+            with alone(directory):
+                for number in range(_DESCRIPTIONS):
+                    if self._open(_prefix(directory, name, number), blob, table, digester):
+                        return
         except OSError as error:
             raise StorageError(f"cache {directory}: {error.strerror}") from error
+        raise StorageError(f"cache {directory}: too many images contradict each other on {name}")
 
-    def _place(self, directory: str, name: str) -> str:
-        prefix = os.path.join(directory, name + ".blob")
-        state = _read_state(prefix)
-        if state is None or state.get("owner") == self._owner:
-            return prefix
-        other = os.path.join(directory, self._owner[:32])
-        os.makedirs(other, mode=0o700, exist_ok=True)
-        return os.path.join(other, name + ".blob")
-
-    def _open(self, blob: BlobRecord) -> None:
-        self._data = _open_file(self._prefix + ".data")
-        try:
-            sole = _try_lock(self._data)
-            self._map = self._open_map(blob.chunk_count, sole)
-            if sole:
-                self._recover()
-                self._write_state(clean=False)
-            if os.fstat(self._data).st_size < blob.uncompressed_size:
-                os.ftruncate(self._data, blob.uncompressed_size)
-            fcntl.flock(self._data, fcntl.LOCK_SH)
-        except BaseException:
-            os.close(self._data)
-            raise
-
-    def _open_map(self, chunk_count: int, sole: bool) -> mmap.mmap:
-        descriptor = _open_file(self._prefix + ".data.chunk_map")
-        try:
-            size = chunkmap.file_size(chunk_count)
-            content = os.pread(descriptor, size + 1, 0)
-            if not _is_map(content, chunk_count):
-                if not sole:
-                    raise OSError(errno.EBUSY, "a chunk map in use has another size")
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, chunkmap.new_map(chunk_count), 0)
-            # Without blocks of its own, a full disk would turn setting a bit into SIGBUS.
-            os.posix_fallocate(descriptor, 0, size)
-            return mmap.mmap(descriptor, size)
-        finally:
-            os.close(descriptor)
+    def _open(self, prefix: str, blob: BlobRecord, table: ChunkTable, digester: int) -> bool:
+        """False, and nothing is changed, when these files belong to a contradiction."""
+        with ExitStack() as undo:
+            data = open_file(prefix + ".data")
+            undo.callback(os.close, data)
+            sole = try_lock(data)
+            claims = Claims.open(prefix + ".chunks", blob.chunk_count, digester, sole=sole)
+            if claims is None:
+                return False
+            undo.callback(claims.close)
+            with changing(claims.descriptor, back=True):
+                if claims.fresh:
+                    _link(_other_map(prefix), prefix + ".data.chunk_map")
+                bits = _open_map(prefix + ".data.chunk_map", blob.chunk_count, sole=sole)
+                undo.callback(bits.close)
+                if not claims.agree(table, bits, sole=sole):
+                    return False
+                self._prefix, self._data, self._claims, self._map = prefix, data, claims, bits
+                if sole:
+                    self._recover()
+                    write_state(prefix, clean=False)
+                    _name_twice(prefix)
+            if os.fstat(data).st_size < blob.uncompressed_size:
+                os.ftruncate(data, blob.uncompressed_size)
+            fcntl.flock(data, fcntl.LOCK_SH)
+            undo.pop_all()
+        return True
 
     def _recover(self) -> None:
         """Decide what to believe of files that nobody else has open."""
-        state = _read_state(self._prefix)
-        if state is not None and (state.get("clean") or state.get("boot") == self._boot):
+        self._claims.end_taking_back()
+        state = read_state(self._prefix)
+        known = not self._claims.fresh and os.fstat(self._data).st_size > 0
+        if known and state is not None and state.is_trustworthy():
             return
         if chunkmap.count_ready(self._map):
             self._suspects = bytearray(self._map)
             self._map[:] = bytes(chunkmap.new_map(self._chunk_count))
 
     def has(self, position: int) -> bool:
-        """Whether chunk `position` can be read from here."""
+        """Whether chunk `position` is here; what is read then counts only under one stamp."""
         byte, mask = chunkmap.bit(position)
         return self._map[byte] & mask != 0
+
+    def stamp(self) -> int:
+        """To be read before `has`, and given to `read_now`."""
+        return self._claims.stamp()
+
+    def use(self, position: int) -> None:
+        """Remember that the chunk is being read."""
+        self._claims.use(position)
 
     def is_suspect(self, position: int) -> bool:
         """Whether chunk `position` may be here, but must be verified before it is served."""
@@ -129,84 +125,182 @@ class BlobFiles:
         byte, mask = chunkmap.bit(position)
         return self._suspects[byte] & mask != 0
 
-    def mark(self, position: int, *, here: bool) -> None:
-        """Note that the verified chunk is here, or that it is not (and no suspect any more)."""
-        byte, mask = chunkmap.bit(position)
-        if here:
-            self._map[byte] |= mask
-        else:
-            self._map[byte] &= ~mask & 0xFF
-        if self._suspects is not None:
-            self._suspects[byte] &= ~mask & 0xFF
-
     def count(self) -> int:
-        """How many chunks are here."""
+        """How many chunks are here, of all images that share these files."""
         return chunkmap.count_ready(self._map)
 
-    def write(self, offset: int, data: bytes) -> bool:
-        """Put decoded bytes in their place; False when the disk has no room to spare for them."""
-        view = memoryview(data)
+    def store(self, position: int, offset: int, data: bytes) -> bool:
+        """Put a verified chunk in its place; False when the disk does not take it. Any thread."""
         try:
             if _free_after(self._data, len(data)) < 0:
                 return False
-            while view:
-                written = os.pwrite(self._data, view, offset)
-                view, offset = view[written:], offset + written
+            with changing(self._claims.descriptor, back=False):
+                _write(self._data, offset, data)
+                self._set(position)
         except OSError as error:
             if error.errno in _FULL:
                 return False
             raise StorageError(f"{self._prefix}.data: {error.strerror}") from error
         return True
 
-    def read_now(self, offset: int, length: int) -> bytearray | None:
-        """The bytes if memory has them all; None when the disk would have to be asked."""
+    def suspected(self, offset: int, length: int) -> bytes | None:
+        """Bytes of a suspect chunk, which its caller verifies. Any thread."""
+        return self._pread(offset, length)
+
+    def believe(self, position: int) -> None:
+        """The suspect chunk was verified. Any thread."""
+        with changing(self._claims.descriptor, back=False):
+            self._set(position)
+
+    def _set(self, position: int) -> None:
+        byte, mask = chunkmap.bit(position)
+        self._claims.use(position)
+        with self._marking:
+            self._map[byte] |= mask
+        self._clear_suspicion(position)
+
+    def drop(self, position: int) -> None:
+        """The chunk is not here, and no suspect any more. Any thread."""
+        byte, mask = chunkmap.bit(position)
+        if self._map[byte] & mask:
+            with changing(self._claims.descriptor, back=True):
+                unsettle(self._prefix, self._map)
+                self._map[byte] &= ~mask & 0xFF
+                if self._claims.is_frozen():
+                    _unlink(self.data_path)
+        self._clear_suspicion(position)
+
+    def _clear_suspicion(self, position: int) -> None:
+        if self._suspects is not None:
+            byte, mask = chunkmap.bit(position)
+            with self._marking:
+                self._suspects[byte] &= ~mask & 0xFF
+
+    def read_now(self, offset: int, length: int, stamp: int) -> bytearray | None:
+        """The bytes if memory has them all, and nothing was taken back since `stamp`.
+
+        None when the disk would have to be asked, or `read` to be waited for.
+        """
         buffer = bytearray(length)
         try:
             got = os.preadv(self._data, [buffer], offset, os.RWF_NOWAIT)
         except OSError:
             return None
-        return buffer if got == length else None
+        return buffer if got == length and stamp == self._claims.stamp() and not stamp & 1 else None
 
-    def read(self, offset: int, length: int) -> bytes | None:
-        """The bytes, from disk if need be; None when the disk does not give them all."""
+    def read(self, positions: list[int], offset: int, length: int) -> bytes | None:
+        """The bytes, from disk if need be, all of them in chunks `positions`. Any thread.
+
+        None when a chunk was taken back, or the disk does not give it: then it is dropped.
+        """
+        with changing(self._claims.descriptor, back=False):
+            self._claims.end_taking_back()
+            if not all(self.has(position) for position in positions):
+                return None
+            data = self._pread(offset, length)
+        if data is None:
+            for position in positions:
+                self.drop(position)
+        return data
+
+    def _pread(self, offset: int, length: int) -> bytes | None:
         try:
             data = os.pread(self._data, length, offset)
         except OSError:
             return None
         return data if len(data) == length else None
 
+    @property
+    def data_path(self) -> str:
+        return self._prefix + ".data"
+
+    def has_data(self, start: int, end: int) -> bool:
+        """Whether anything was ever written to [start, end) of the decoded file."""
+        try:
+            return os.lseek(self._data, start, os.SEEK_DATA) < end
+        except OSError as error:
+            return error.errno != errno.ENXIO
+
+    def freeze(self, positions: list[int]) -> bool:
+        """Make the data lasting and unchanging, if these chunks are here and all that is claimed.
+
+        From then on nothing is evicted but the whole file, by unlinking, and no
+        other image can add chunks. Any thread; StorageError.
+        """
+        try:
+            with changing(self._claims.descriptor, back=True):
+                claimed = sum(map(bool, self._claims.columns().sizes))
+                if claimed != len(positions) or not all(map(self.has, positions)):
+                    return False
+                os.fdatasync(self._data)
+                self._claims.freeze()
+                self._claims.sync()
+        except OSError as error:
+            raise StorageError(f"{self._prefix}.data: {error.strerror}") from error
+        return True
+
+    def settle(self) -> None:
+        """When every chunk is here: make it last, and say so. Any thread; StorageError."""
+        try:
+            with alone(self._directory):
+                self._finish(whole=True)
+        except OSError as error:
+            raise StorageError(f"{self._prefix}.data: {error.strerror}") from error
+
     def close(self) -> None:
         """Write everything back and, as the last user, say so in the state."""
         try:
             os.fdatasync(self._data)
-            with _alone(self._directory):
-                if _try_lock(self._data):
-                    self._finish()
+            with alone(self._directory):
+                if try_lock(self._data):
+                    self._finish(whole=False)
         except OSError as error:
             raise StorageError(f"{self._prefix}.data: {error.strerror}") from error
         finally:
             self._map.close()
+            self._claims.close()
             os.close(self._data)
 
-    def _finish(self) -> None:
-        os.fdatasync(self._data)
-        if self.count() == self._chunk_count:
-            header = chunkmap.ChunkMapHeader(all_ready=True).pack()
-            self._map[: len(header)] = header
-        self._map.flush()
-        self._write_state(clean=True)
+    def _finish(self, *, whole: bool) -> None:
+        """Say that all was synced; with `whole`, only if nothing can be added."""
+        with changing(self._claims.descriptor, back=True):
+            if self.count() == self._chunk_count:
+                header = chunkmap.ChunkMapHeader(all_ready=True).pack()
+                self._map[: len(header)] = header
+            elif whole:
+                return
+            os.fdatasync(self._data)
+            self._claims.sync()
+            self._map.flush()
+            write_state(self._prefix, clean=True)
 
-    def _write_state(self, *, clean: bool) -> None:
-        state = {"owner": self._owner, "boot": self._boot, "clean": clean}
-        temporary = self._prefix + ".state.new"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, json.dumps(state).encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.rename(temporary, self._prefix + ".state")
-        _sync_directory(os.path.dirname(self._prefix))
+
+def _unlink(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def unsettle(prefix: str, bits: mmap.mmap) -> None:
+    """Before bits are cleared: what comes in their place is not synced yet, nor is all ready."""
+    state = read_state(prefix)
+    if state is None or state.clean:
+        write_state(prefix, clean=False)
+    header = chunkmap.ChunkMapHeader().pack()
+    bits[: len(header)] = header
+
+
+def _prefix(directory: str, name: str, number: int) -> str:
+    if number:
+        directory = os.path.join(directory, f"other-{number}")
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+    return os.path.join(directory, name + ".blob")
+
+
+def _write(descriptor: int, offset: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
 
 
 def _free_after(descriptor: int, size: int) -> int:
@@ -216,36 +310,41 @@ def _free_after(descriptor: int, size: int) -> int:
     return disk.f_bavail * disk.f_frsize - size - kept
 
 
-@contextmanager
-def _alone(directory: str) -> Iterator[str]:
-    """Hold the directory's lock, for the short time in which files are opened or closed."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _other_map(prefix: str) -> str:
+    return prefix.removesuffix(".blob") + ".chunk_map"
+
+
+def _name_twice(prefix: str) -> None:
+    """Whatever name a release of nydusd knows, it must find the bits that we clear."""
+    ours, theirs = prefix + ".data.chunk_map", _other_map(prefix)
+    if os.path.exists(theirs) and not os.path.samefile(ours, theirs):
+        os.unlink(theirs)
+    _link(ours, theirs)
+
+
+def _link(source: str, target: str) -> None:
+    with suppress(OSError):
+        os.link(source, target, follow_symlinks=False)
+
+
+def _open_map(path: str, chunk_count: int, *, sole: bool) -> mmap.mmap:
+    descriptor = open_file(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield directory
+        size = chunkmap.file_size(chunk_count)
+        content = os.pread(descriptor, size + 1, 0)
+        if not _is_map(content, chunk_count):
+            if not sole:
+                raise OSError(errno.EBUSY, "a chunk map in use has another size")
+            # Never cut short what another process may have mapped.
+            os.unlink(path)
+            os.close(descriptor)
+            descriptor = open_file(path)
+            os.pwrite(descriptor, chunkmap.new_map(chunk_count), 0)
+        # Without blocks of its own, a full disk would turn setting a bit into SIGBUS.
+        os.posix_fallocate(descriptor, 0, size)
+        return mmap.mmap(descriptor, size)
     finally:
         os.close(descriptor)
-
-
-def _sync_directory(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Whether no other process has the file open: users hold a shared lock on it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _open_file(path: str) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def _is_map(content: bytes, chunk_count: int) -> bool:
@@ -254,17 +353,3 @@ def _is_map(content: bytes, chunk_count: int) -> bool:
     except FormatError:
         return False
     return True
-
-
-def _read_state(prefix: str) -> dict[str, Any] | None:
-    try:
-        with open(prefix + ".state", "rb") as file:
-            state = json.load(file)
-    except (OSError, ValueError):
-        return None
-    return state if isinstance(state, dict) else None
-
-
-def _boot_id() -> str:
-    with open(_BOOT_ID) as file:
-        return file.read().strip()

@@ -7,15 +7,20 @@ the blob is then served from memory.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import trio
 
 from fs.backend.blobs import checked_name
 from fs.cache.blob import BlobCache
 from fs.cache.fetch import Fetcher
-from fs.cache.files import BlobFiles, fingerprint
+from fs.cache.files import BlobFiles
+from fs.cache.flight import Flights
+from fs.cache.index import ContentIndex
+from fs.cache.quota import Quota
 from fs.format.blobtable import BlobRecord
 from fs.format.chunktable import ChunkTable
 from fs.format.errors import Failure, StorageError
@@ -25,13 +30,30 @@ log = logging.getLogger(__name__)
 
 
 class CacheStore:
-    """`nursery` outlives every read: fetches live in it. `directory` is made if missing."""
+    """`nursery` outlives every read: fetches live in it. `directory` is made if missing.
 
-    def __init__(self, directory: str, nursery: trio.Nursery, *, amplify: int = 256 << 10) -> None:
+    `limit` is what the directory may take on disk in bytes, `grace` how many seconds
+    after its last read nothing is evicted.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        nursery: trio.Nursery,
+        *,
+        amplify: int = 128 << 10,
+        limit: int | None = None,
+        grace: float = 10.0,
+    ) -> None:
         self._directory = directory
         self._nursery = nursery
         self._amplify = amplify
         self._caches: list[BlobCache] = []
+        self._flights: WeakValueDictionary[str, Flights] = WeakValueDictionary()
+        self._index = ContentIndex(directory)
+        self._quota: Quota | None = None
+        if limit is not None:
+            self._quota = Quota(directory, limit, nursery, self._index, grace=grace)
 
     async def open(
         self,
@@ -42,6 +64,9 @@ class CacheStore:
     ) -> BlobCache:
         """The cache of one blob; `make_table` runs in a thread."""
         table, files = await trio.to_thread.run_sync(self._prepare, blob, digester, make_table)
+        flights = Flights()
+        if files is not None:
+            flights = self._flights.setdefault(files.data_path, flights)
         cache = BlobCache(
             blob,
             table,
@@ -50,6 +75,9 @@ class CacheStore:
             self._nursery,
             digester=digester,
             amplify=self._amplify,
+            index=None if files is None else self._index,
+            quota=self._quota,
+            flights=flights,
         )
         self._caches.append(cache)
         return cache
@@ -61,13 +89,26 @@ class CacheStore:
         table = make_table()
         try:
             make_own(self._directory)
-            return table, BlobFiles(self._directory, name, blob, fingerprint(table, digester))
+            return table, BlobFiles(self._directory, name, blob, table, digester)
         except Failure as error:
             log.warning("%s; blob %s is served without local files", error, name)
             return table, None
 
+    def data_path(self, blob: BlobRecord) -> str:
+        """Where the decoded bytes of a blob are kept, unless another table has taken that name."""
+        return os.path.join(self._directory, checked_name(blob.blob_id) + ".blob.data")
+
     def status(self) -> list[dict[str, Any]]:
         return [{"blob": cache.blob.blob_id} | cache.counts() for cache in self._caches]
+
+    async def release(self, cache: BlobCache) -> None:
+        """One user of `cache` has gone; it is closed when what is under way for it has ended."""
+        self._caches.remove(cache)
+        await cache.idle()
+        try:
+            await trio.to_thread.run_sync(cache.close)
+        except StorageError as error:
+            log.warning("%s", error)
 
     def close(self) -> None:
         """Write back and close every blob. Nothing may be in flight any more."""
@@ -77,3 +118,4 @@ class CacheStore:
             except StorageError as error:
                 log.warning("%s", error)
         self._caches.clear()
+        self._index.close()

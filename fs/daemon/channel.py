@@ -1,7 +1,8 @@
 """The line between supervisor and worker: JSON messages, the FUSE descriptor beside one of them.
 
-    worker → supervisor    prepared {resolved}   or failed {failure}; ready
-    supervisor → worker    start {order, resolved, generation}; serve {init} + descriptor; stop
+    worker → supervisor    prepared (wants the connection), ready, idle
+    supervisor → worker    start {options, pid, generation}, serve {init, again} + descriptor,
+                           ending (take no more mounts), stop
 
 Either end learns of the other's death by the line's end.
 """

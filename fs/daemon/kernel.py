@@ -52,7 +52,9 @@ assert _INIT_OUT.size == 64
 
 #: A request number that the kernel never uses: the answer to it is refused, and nobody minds.
 _NO_REQUEST = 0x7FFFFFFFFFFFFFF1
+_NOTIFY_INVAL_ENTRY = 3
 _NOTIFY_RESEND = 7
+_ENTRY = struct.Struct("<QII")
 
 
 class Connection(NamedTuple):
@@ -146,6 +148,16 @@ def _answer_init(descriptor: int) -> Connection:
 def resend(descriptor: int) -> None:
     """Have the kernel send again what the dead worker had taken and not answered."""
     os.write(descriptor, _OUT_HEADER.pack(_OUT_HEADER.size, _NOTIFY_RESEND, 0))
+
+
+def take_back(descriptor: int, parent: int, name: bytes) -> None:
+    """Have the kernel forget a name in directory `parent`, and all below that nobody uses.
+
+    OSError (ENOENT) when it does not know the name. May wait for requests that are under way.
+    """
+    body = _ENTRY.pack(parent, len(name), 0) + name + b"\0"
+    head = _OUT_HEADER.pack(_OUT_HEADER.size + len(body), _NOTIFY_INVAL_ENTRY, 0)
+    os.write(descriptor, head + body)
 
 
 def widen_readahead(device: str) -> None:

@@ -1,29 +1,17 @@
-"""What one mount was asked to be, and where its files are: shared by client, supervisor and worker.
-
-Everything about a mount lies in one directory whose name follows from the
-mountpoint, so that no registry of mounts is needed:
-
-    STATE_ROOT/<hash of the mountpoint>/
-        lock           held by the daemon as long as any of its processes lives
-        state.json     written whole; read by `status`, `umount` and the next worker
-        control.sock   answers `status`
-        daemon.log     standard output and error of the detached daemon
+"""What a mount and a daemon were asked to be: shared by client, supervisor and worker.
 
 Light on purpose (no dataclasses, no subprocess): lazyrun starts cold through here.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-LOCK = "lock"
-STATE = "state.json"
-CONTROL = "control.sock"
-LOG = "daemon.log"
+#: What of a client's environment decides how registries are reached.
+_VARIABLES = ("HOME", "PATH", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE")
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 class MountOptions(NamedTuple):
@@ -38,32 +26,85 @@ class MountOptions(NamedTuple):
     state_root: str | None = None
     blob_dir: str | None = None
     backend_url: str | None = None
+    backend_type: str | None = None
+    backend_config: str | None = None
+    """A file in nydusd's format that says where blobs are."""
+    hosts_dir: str | None = None
+    """Mirrors and certificates of registries; None: where containerd and docker have them."""
     outage_deadline: float = 120.0
     """Seconds that reads wait through an outage of the backend before they fail with EIO."""
-    amplify: int = 256 << 10
-    """Bytes up to which a missing chunk's request takes the missing chunks behind it along."""
-    prefetch: bool = True
+    amplify: int = 128 << 10
+    """Bytes that a missing chunk's request brings at first; more where much is missed."""
+    cache_size: int | None = None
+    """Bytes that the cache directory may take on disk; what was read longest ago goes first."""
+    prefetch: str | bool = "table"
+    """What is fetched unasked: the image's "table" (True), "all", or "none" (False)."""
+    prefetch_bandwidth: int | None = None
+    """Bytes a second for what "all" fetches beyond the table."""
+    trace: str | None = None
+    """The file that records what is touched first."""
     nosuid: bool = False
     log_level: str = "info"
+    driver: str = "auto"
+    """How the tree reaches the kernel: erofs, fuse, or auto, the better one that works here."""
+
+    @property
+    def prefetch_mode(self) -> str:
+        if isinstance(self.prefetch, bool):
+            return "table" if self.prefetch else "none"
+        return self.prefetch
 
 
 class Order(NamedTuple):
-    """One mount: `source` and `mountpoint` (absolute, resolved) and how."""
+    """One mount: `source` and `mountpoint` (absolute, resolved), how, and for whom."""
 
     source: str
     mountpoint: str
     options: MountOptions
+    environment: Mapping[str, str] = {}
+    token: str = ""
+    """Whoever asks again after a worker's death is known by it."""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "source": self.source,
             "mountpoint": self.mountpoint,
             "options": self.options._asdict(),
+            "environment": dict(self.environment),
+            "token": self.token,
         }
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Order:
-        return cls(fields["source"], fields["mountpoint"], MountOptions(**fields["options"]))
+    def from_json(cls, fields: Mapping[str, Any]) -> Order:
+        """Raises TypeError or KeyError when `fields` do not make an order."""
+        options = MountOptions(**fields["options"])
+        environment = dict(fields.get("environment", {}))
+        return cls(
+            fields["source"], fields["mountpoint"], options, environment, fields.get("token", "")
+        )
+
+
+class DaemonOptions(NamedTuple):
+    """One daemon: its directory, and when it ends.
+
+    `stay`: it ends when told to, not when its last image is gone. `single` is the
+    mountpoint of a daemon that may not mount but by the set-user-ID helper, and
+    therefore shows its only image there directly.
+    """
+
+    directory: str
+    stay: bool = False
+    single: str | None = None
+    log_level: str = "info"
+
+
+def relevant(environment: Mapping[str, str]) -> dict[str, str]:
+    """The part of a client's environment that its daemon is told."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in _VARIABLES or name.startswith("XDG_") or name.lower() in _PROXIES
+    }
 
 
 def default_cache_dir() -> str:
@@ -80,42 +121,3 @@ def default_state_root() -> str:
 
 def _xdg(variable: str, fallback: str) -> str:
     return os.environ.get(variable) or os.path.expanduser(fallback)
-
-
-def state_dir(mountpoint: str, state_root: str | None) -> str:
-    """The directory of the mount at `mountpoint` (an absolute, resolved path)."""
-    name = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]
-    return os.path.join(state_root or default_state_root(), name)
-
-
-def read_state(directory: str) -> dict[str, Any] | None:
-    """The state of the mount in `directory`; None when there is none."""
-    try:
-        with open(os.path.join(directory, STATE), "rb") as file:
-            state = json.load(file)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return state if isinstance(state, dict) else None
-
-
-def write_state(directory: str, state: dict[str, Any]) -> None:
-    """Replace the state whole: a crash leaves the old or the new one, never a part."""
-    temporary = os.path.join(directory, STATE + ".new")
-    with open(temporary, "w", opener=_private) as file:
-        json.dump(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(temporary, os.path.join(directory, STATE))
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
-def remove_state(directory: str) -> None:
-    """Remove the files of a mount that is gone. The log goes too: its mount ended well."""
-    for name in (CONTROL, STATE, STATE + ".new", LOG, LOCK):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(directory, name))
-    with contextlib.suppress(OSError):
-        os.rmdir(directory)

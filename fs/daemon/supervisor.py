@@ -1,4 +1,4 @@
-"""The small process behind a mount: owns the FUSE connection, replaces workers that die.
+"""The small process behind a daemon: owns the FUSE connection, replaces workers that die.
 
 No network, no trio, nothing that could fail for an image's sake. While it lives a
 killed worker costs readers a pause: the next one gets their requests again. If it
@@ -18,17 +18,20 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from fs import mounts
 from fs.daemon import control, kernel
 from fs.daemon.channel import Channel, pair
-from fs.daemon.launch import failure_from, failure_to, is_mounted, mount_device, unmount_kernel
-from fs.daemon.order import LOCK, Order, remove_state, state_dir, write_state
+from fs.daemon.failures import failure_from, failure_to
+from fs.daemon.mountpoints import is_mounted, mount_device, unmount_kernel
+from fs.daemon.order import DaemonOptions
+from fs.daemon.state import LOCK, MNT, SOCKETS, read_state, remove_state
 from fs.format.errors import Failure, MountError
 
-Announce = Callable[[dict[str, Any]], None]
+#: Called when the daemon answers; the descriptor, if any, gives a failure as JSON, or just ends.
+Announce = Callable[[], int | None]
 
 _PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _WORKER = (
@@ -43,16 +46,16 @@ _GRACE = 10.0
 _WORKER_GRACE = 5.0
 
 
-def detached(order_json: str, report: int) -> None:
+def detached(options_json: str, report: int) -> None:
     """Leave the caller's process tree, serve, and write one report to descriptor `report`."""
     os.set_inheritable(report, False)
     if os.fork():
         os._exit(0)
     os.setsid()
-    order = Order.from_json(json.loads(order_json))
+    options = DaemonOptions(**json.loads(options_json))
     code = 0
     try:
-        supervise(order, lambda outcome: _write_report(report, outcome), report)
+        supervise(options, lambda: _write_report(report, {"pid": os.getpid()}))
     except Failure as failure:
         print(f"nydus-fs: {failure}", file=sys.stderr, flush=True)
         with suppress(OSError):  # a closed descriptor: the failure came after the report
@@ -62,30 +65,36 @@ def detached(order_json: str, report: int) -> None:
 
 
 def _write_report(report: int, outcome: dict[str, Any]) -> None:
-    """Tell the client; BrokenPipeError when it is gone."""
+    """Tell the client, if it is still there."""
     try:
-        view = memoryview(json.dumps(outcome).encode())
-        while view:
-            view = view[os.write(report, view) :]
+        with suppress(BrokenPipeError):
+            os.write(report, json.dumps(outcome).encode())
     finally:
         os.close(report)
 
 
-def supervise(order: Order, announce: Announce, client: int | None = None) -> None:
-    """Mount, announce, and serve until unmounted or told to stop by SIGTERM or SIGINT.
+def supervise(options: DaemonOptions, announce: Announce) -> None:
+    """Serve until idle or told to stop by SIGTERM or SIGINT. Raises Failure.
 
-    `client` is a descriptor that shows an error when nobody waits for the mount
-    any more; before it is announced that ends it. Raises Failure.
+    The directory must hold no leftovers of a dead daemon, see `start.clear_dead`.
     """
-    directory = state_dir(order.mountpoint, order.options.state_root)
-    lock = _take_lock(directory, order.mountpoint)
-    with _signals() as signals, control.listen(directory) as questions:
-        supervisor = Supervisor(order, directory, announce, (lock, questions.fileno()))
-        supervisor.run(signals, client)
+    lock = _take_lock(options.directory)
+    try:
+        _supervise(options, announce, lock)
+    except OSError as error:
+        raise MountError(f"{options.directory}: {error}") from error
     os.close(lock)
 
 
-def _take_lock(directory: str, mountpoint: str) -> int:
+def _supervise(options: DaemonOptions, announce: Announce, lock: int) -> None:
+    with ExitStack() as stack:
+        signals = stack.enter_context(_signals())
+        sockets = [stack.enter_context(control.listen(options.directory, name)) for name in SOCKETS]
+        inherited = (lock, *(server.fileno() for server in sockets))
+        Supervisor(options, announce, inherited).run(signals)
+
+
+def _take_lock(directory: str) -> int:
     """The lock that all processes of this daemon hold, through one open file, until they die."""
     descriptor = os.open(
         os.path.join(directory, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
@@ -94,7 +103,7 @@ def _take_lock(directory: str, mountpoint: str) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise MountError(f"{mountpoint}: already mounted by nydus-fs") from None
+        raise MountError(f"{directory}: a daemon lives here already") from None
     return descriptor
 
 
@@ -116,18 +125,19 @@ def _signals() -> Iterator[socket.socket]:
 
 
 class Supervisor:
-    """`inherited` are descriptors that workers get: the lock and the control socket."""
+    """`inherited` are descriptors that workers get: the lock and the listening sockets."""
 
     def __init__(
-        self, order: Order, directory: str, announce: Announce, inherited: tuple[int, int]
+        self, options: DaemonOptions, announce: Announce, inherited: tuple[int, ...]
     ) -> None:
-        self._order = order
-        self._directory = directory
+        self._options = options
+        self._mountpoint = options.single or os.path.join(options.directory, MNT)
         self._announce = announce
         self._inherited = inherited
         self._connection: kernel.Connection | None = None
-        self._resolved: dict[str, Any] | None = None
         self._announced = False
+        self._client: int | None = None
+        self._served = False
         self._generation = 0
         self._deaths: list[float] = []
         self._deadline: float | None = None
@@ -137,25 +147,27 @@ class Supervisor:
         self._pidfd = -1
         self._channel: Channel | None = None
 
-    def run(self, signals: socket.socket, client: int | None) -> None:
+    def run(self, signals: socket.socket) -> None:
         """Serve to the end. Raises Failure when there is nothing to serve or it cannot go on."""
         try:
+            if self._options.single is None:
+                self._connect()
             self._start_worker()
             while self._worker > 0:
-                self._wait(signals, None if self._announced else client)
+                self._wait(signals)
             if not self._announced:
-                raise MountError(f"{self._order.mountpoint}: stopped before it was mounted")
-        except Failure:
+                raise MountError("the daemon was stopped before it was ready")
+        except (Failure, OSError):
             self._kill_worker()
             if not self._announced:
                 self._undo()
-            # Otherwise the dead mount stays: better an error than an empty directory.
+            # Otherwise dead mounts stay: better an error than an empty directory.
             raise
         finally:
             self._disconnect()
-        remove_state(self._directory)
+        remove_state(self._options.directory)
 
-    def _wait(self, signals: socket.socket, client: int | None) -> None:
+    def _wait(self, signals: socket.socket) -> None:
         """Handle whatever happens next."""
         poll = select.poll()
         poll.register(signals, select.POLLIN)
@@ -164,8 +176,8 @@ class Supervisor:
             poll.register(self._channel, select.POLLIN)
         if self._connection is not None and self._deadline is None:
             poll.register(self._connection.descriptor, 0)
-        if client is not None:
-            poll.register(client, 0)
+        if self._client is not None:
+            poll.register(self._client, select.POLLIN)
         ready = dict(poll.poll(self._milliseconds_left()))
         if not ready:
             self._lose_patience()
@@ -176,8 +188,8 @@ class Supervisor:
             self._hear(self._channel)
         elif self._pidfd in ready:
             self._bury()
-        elif client is not None and client in ready:
-            raise MountError(f"{self._order.mountpoint}: whoever asked for this mount is gone")
+        elif self._client in ready:
+            self._hear_client()
         elif self._connection is not None and self._connection.descriptor in ready:
             self._wind_up()
 
@@ -199,8 +211,8 @@ class Supervisor:
         with suppress(OSError):  # it died at once: that is heard of in its turn
             ours.send(
                 "start",
-                order=self._order.to_json(),
-                resolved=self._resolved,
+                options=self._options._asdict(),
+                pid=os.getpid(),
                 generation=self._generation,
             )
 
@@ -210,48 +222,51 @@ class Supervisor:
             channel.close()
             self._channel = None
             return
-        message, _ = received
-        if message["kind"] == "failed":
-            raise failure_from(message["failure"])
-        if message["kind"] == "prepared" and not self._stopping:
-            self._hand_over(channel, message["resolved"])
-        elif message["kind"] == "ready" and not self._announced:
-            self._tell_client()
+        kind = received[0]["kind"]
+        if kind == "prepared" and not self._stopping:
+            self._hand_over(channel)
+        elif kind == "ready" and not self._announced:
+            self._announced = True
+            self._client = self._announce()
+        elif kind == "idle" and not self._stopping:
+            self._end_idle()
 
-    def _hand_over(self, channel: Channel, resolved: dict[str, Any]) -> None:
-        """Give the connection to a worker that has its image; the first one makes us mount."""
+    def _hand_over(self, channel: Channel) -> None:
+        """Give the connection to a worker that has restored its instances."""
         if self._connection is None:
-            self._resolved = resolved
-            self._save()
-            self._connection = kernel.connect(
-                self._order.mountpoint, self._order.source, nosuid=self._order.options.nosuid
-            )
-            device = mount_device(self._order.mountpoint)
-            if device is not None:
-                kernel.widen_readahead(device)
+            self._connect()
+        assert self._connection is not None
         with suppress(OSError):
-            channel.send("serve", self._connection.descriptor, init=self._connection.init.hex())
+            channel.send(
+                "serve",
+                self._connection.descriptor,
+                init=self._connection.init.hex(),
+                again=self._served,
+            )
+        self._served = True
 
-    def _save(self) -> None:
-        write_state(
-            self._directory,
-            {"order": self._order.to_json(), "pid": os.getpid(), "resolved": self._resolved},
-        )
+    def _connect(self) -> None:
+        if self._options.single is None:
+            os.makedirs(self._mountpoint, mode=0o700, exist_ok=True)
+        self._connection = kernel.connect(self._mountpoint, "nydus-fs", nosuid=False)
+        device = mount_device(self._mountpoint)
+        if device is not None:
+            kernel.widen_readahead(device)
+        if os.geteuid() == 0:
+            with suppress(OSError):  # what is mounted on a copy must not appear on the others
+                mounts.mount(None, self._mountpoint, None, mounts.MS_PRIVATE)
 
-    def _tell_client(self) -> None:
-        assert self._resolved is not None
-        mounted = {
-            "mountpoint": self._order.mountpoint,
-            "pid": os.getpid(),
-            "state_dir": self._directory,
-            "image_config": self._resolved["image_config"],
-            "manifest_digest": self._resolved["manifest_digest"],
-        }
-        try:
-            self._announce({"mounted": mounted})
-        except BrokenPipeError:
-            self._stop()
-        self._announced = True
+    def _hear_client(self) -> None:
+        """What became of the mount that this daemon was started for."""
+        assert self._client is not None
+        pieces = b""
+        while piece := os.read(self._client, 1 << 16):
+            pieces += piece
+        os.close(self._client)
+        self._client = None
+        if pieces:
+            self._announced = False
+            raise failure_from(json.loads(pieces))
 
     def _bury(self) -> None:
         """The worker is dead: end with it, or start the next one."""
@@ -264,9 +279,9 @@ class Supervisor:
         if self._stopping or (connection is not None and kernel.is_ended(connection.descriptor)):
             return
         how = _manner_of_death(status)
-        if connection is None or not self._announced:
-            raise MountError(f"{self._order.mountpoint}: the worker {how} before it was ready")
-        if not connection.can_resend:
+        if not self._announced:
+            raise MountError(f"the worker {how} before it was ready")
+        if connection is not None and not connection.can_resend:
             raise MountError(f"worker {how}; this kernel cannot hand its requests to another")
         now = time.monotonic()
         self._deaths = [death for death in self._deaths if now - death < _DEATH_WINDOW] + [now]
@@ -282,7 +297,7 @@ class Supervisor:
             self._hear(channel)
 
     def _stop(self) -> None:
-        """Unmount; what is still in use gets a grace, then an error. At once the second time."""
+        """Unmount all; who still uses it has a grace, then gets errors. None the second time."""
         if self._stopping:
             self._wind_up()
             return
@@ -291,22 +306,40 @@ class Supervisor:
         if self._connection is None:
             signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
             return
-        with suppress(MountError):
-            self._unmount()
+        if self._channel is not None:
+            with suppress(OSError):
+                self._channel.send("ending")
+        self._unmount_instances()
+        self._unmount(self._mountpoint)
         if kernel.is_ended(self._connection.descriptor):
             self._wind_up()
 
-    def _unmount(self) -> None:
-        if not is_mounted(self._order.mountpoint):
+    def _end_idle(self) -> None:
+        """Nobody is served any more: a copy of our mount in another namespace delays nothing."""
+        if self._connection is not None:
+            self._unmount(self._mountpoint)
+        self._wind_up()
+
+    def _unmount_instances(self) -> None:
+        """Take away what clients of our mount namespace have mounted."""
+        state = read_state(self._options.directory)
+        for fields in [] if state is None else state["instances"]:
+            device = mount_device(fields["mountpoint"])
+            if device is not None and device == fields["device"]:
+                self._unmount(fields["mountpoint"])
+
+    def _unmount(self, mountpoint: str) -> None:
+        if not is_mounted(mountpoint):
             return
-        if os.geteuid() != 0:
-            unmount_kernel(self._order.mountpoint, lazy=True)
-            return
-        try:
-            mounts.umount(self._order.mountpoint, mounts.UMOUNT_NOFOLLOW)
-        except OSError as error:
-            if error.errno == errno.EBUSY:
-                unmount_kernel(self._order.mountpoint, lazy=True)
+        with suppress(MountError):
+            if os.geteuid() != 0:
+                unmount_kernel(mountpoint, lazy=True)
+                return
+            try:
+                mounts.umount(mountpoint, mounts.UMOUNT_NOFOLLOW)
+            except OSError as error:
+                if error.errno == errno.EBUSY:
+                    unmount_kernel(mountpoint, lazy=True)
 
     def _wind_up(self) -> None:
         """The connection is over, or is to be: the worker puts its files in order and ends."""
@@ -333,11 +366,11 @@ class Supervisor:
             self._worker = self._pidfd = -1
 
     def _undo(self) -> None:
-        """Nothing of a mount that was never announced stays."""
-        with suppress(MountError, OSError):
-            if self._connection is not None:
-                self._unmount()
-        remove_state(self._directory)
+        """Nothing of a daemon that was never announced stays."""
+        if self._connection is not None:
+            self._unmount_instances()
+            self._unmount(self._mountpoint)
+        remove_state(self._options.directory)
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -1,7 +1,7 @@
 """The process that serves: engine and FUSE session under one nursery, replaceable at any time.
 
-Started by the supervisor, which hands it the FUSE connection when its image is
-ready. All that it would need to remember is in the state file and the cache.
+Started by the supervisor, which hands it the FUSE connection when its instances
+are ready. All that it would need to remember is in the state file and the cache.
 """
 
 from __future__ import annotations
@@ -11,141 +11,135 @@ import os
 import signal
 import socket
 import sys
-from contextlib import closing, suppress
-from typing import Any, NamedTuple
+from contextlib import suppress
 
 import trio
 
-from fs.cache.blob import BlobCache
-from fs.cache.fetch import Fetcher
-from fs.cache.store import CacheStore
-from fs.daemon import questions
+from fs.daemon import api, verbs
 from fs.daemon.channel import Channel
-from fs.daemon.launch import failure_to
-from fs.daemon.order import Order, default_cache_dir, remove_state, state_dir
-from fs.daemon.session import serve_tree
-from fs.drivers.instances import Instances
-from fs.format.errors import Failure
-from fs.image import Image, map_bootstrap
-from fs.source import Resolved, open_backend, resolve
+from fs.daemon.engine import Engine
+from fs.daemon.mountpoints import is_mounted, unmount_kernel
+from fs.daemon.operations import Identity, Operations
+from fs.daemon.order import DaemonOptions
+from fs.daemon.session import Session
+from fs.daemon.state import MNT, remove_state
+from fs.drivers.bind import FuseDriver
+from fs.drivers.erofs import ErofsDriver
+from fs.drivers.flat import FlatFiles
+from fs.drivers.instances import BLOBS, Driver, Instances
+from fs.format.errors import MountError
+from fs.image import Image
 
 log = logging.getLogger(__name__)
 
 #: Threads that hold the interpreter for long make every request wait (seconds).
 _SWITCH_INTERVAL = 0.0005
-_PREFETCH_REQUEST = 8 << 20
 _THE_INSTANCE = 1
 
 
-class Assignment(NamedTuple):
-    """What the supervisor wants of this worker."""
+def main(channel: int, lock: int, *sockets: int) -> None:
+    """Serve until the connection ends. `lock` is only held: it shows that we live.
 
-    order: Order
-    generation: int
-    resolved: Resolved | None
-
-
-def main(channel: int, lock: int, control: int) -> None:
-    """Serve until the connection ends. `lock` is only held: it shows that we live."""
-    for number in (channel, lock, control):
+    `sockets` are those of `state.SOCKETS`.
+    """
+    for number in (channel, lock, *sockets):
         os.set_inheritable(number, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's business
     sys.setswitchinterval(_SWITCH_INTERVAL)
     line = Channel(socket.socket(fileno=channel))
-    assignment = _receive_assignment(line)
+    received = line.receive()
+    if received is None:
+        return
+    fields, _ = received
+    identity = Identity(DaemonOptions(**fields["options"]), fields["pid"], fields["generation"])
     logging.basicConfig(
-        level=assignment.order.options.log_level.upper(),
+        level=identity.options.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     logging.getLogger("pyfuse3").setLevel(logging.WARNING)
-    try:
-        resolved = assignment.resolved or _resolve(assignment.order)
-        worker = Worker(assignment, resolved, line)
-    except Failure as failure:
-        with suppress(OSError):  # nobody is left to hear it
-            line.send("failed", failure=failure_to(failure))
-        sys.exit(failure.exit_code)
-    with suppress(OSError):  # the supervisor is dead: then no connection comes
-        line.send("prepared", resolved=resolved._asdict())
-    connection = _receive_connection(line)
-    if connection is None:
-        return
-    with socket.socket(fileno=control) as server:
-        trio.run(worker.run, *connection, server)
-
-
-def _receive_assignment(line: Channel) -> Assignment:
-    received = line.receive()
-    if received is None:
-        sys.exit(0)
-    fields, _ = received
-    resolved = Resolved(**fields["resolved"]) if fields["resolved"] else None
-    return Assignment(Order.from_json(fields["order"]), fields["generation"], resolved)
-
-
-def _receive_connection(line: Channel) -> tuple[int, bytes] | None:
-    """The FUSE descriptor and the INIT for libfuse; None when there is nothing to serve."""
-    received = line.receive()
-    if received is None or received[1] is None:
-        return None
-    message, descriptor = received
-    assert descriptor is not None
-    return descriptor, bytes.fromhex(message["init"])
-
-
-def _cache_dir(order: Order) -> str:
-    return order.options.cache_dir or default_cache_dir()
-
-
-def _resolve(order: Order) -> Resolved:
-    return resolve(order.source, order.options, _cache_dir(order), os.environ)
+    trio.run(Worker(identity, line).run, [socket.socket(fileno=number) for number in sockets])
 
 
 class Worker:
-    """Failures of the source are raised here, before anything is mounted."""
+    """One life of the serving process."""
 
-    def __init__(self, assignment: Assignment, resolved: Resolved, line: Channel) -> None:
-        self._order = assignment.order
-        self._generation = assignment.generation
+    def __init__(self, identity: Identity, line: Channel) -> None:
+        self._identity = identity
         self._line = line
         self._orphaned = False
-        self._bootstrap = map_bootstrap(resolved.bootstrap)
-        self._backend = open_backend(self._order.source, self._order.options, os.environ)
+        self._over = False
+        single = identity.options.single
+        self._instances = Instances(alone=None if single is None else _THE_INSTANCE)
+        self._session = Session(self._instances, self._forgotten, self._closed)
+        self._beginning = trio.Lock()
+        self._serving = trio.Event()
+        self._operations: Operations
+        self._nursery: trio.Nursery
 
-    async def run(self, descriptor: int, init: bytes, control: socket.socket) -> None:
-        """Serve the connection, then leave the caches in order."""
-        options = self._order.options
-        fetcher = Fetcher(self._backend, outage_deadline=options.outage_deadline)
-        ended = False
-        with closing(self._backend):
-            async with trio.open_nursery() as nursery:
-                directory = os.path.join(_cache_dir(self._order), "blobs")
-                store = CacheStore(directory, nursery, amplify=options.amplify)
-                image = Image(self._bootstrap, store, fetcher)
-                instances = Instances()
-                instances.add(_THE_INSTANCE, image)
-                status = _Status(self._generation, fetcher, store, image)
-                nursery.start_soon(self._hear_supervisor, nursery.cancel_scope)
-                nursery.start_soon(_end_on_signal, nursery.cancel_scope)
-                nursery.start_soon(questions.answer, control, status)
-                done = await nursery.start(
-                    serve_tree, instances, descriptor, init, self._generation > 0
-                )
-                self._say_ready()
-                if options.prefetch and self._generation == 0:
-                    nursery.start_soon(_prefetch, image)
-                await done.wait()
-                ended = True
-                nursery.cancel_scope.cancel()
-            store.close()
-        if ended and self._orphaned:
-            remove_state(state_dir(self._order.mountpoint, options.state_root))
+    async def run(self, sockets: list[socket.socket]) -> None:
+        """Serve until the connection ends or nobody is left; then put the caches in order."""
+        single = self._identity.options.single
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            engine = Engine(nursery)
+            self._operations = operations = self._make_operations(engine)
+            nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+            await operations.restore()
+            nursery.start_soon(self._hear_supervisor)
+            if single is None or operations.all():
+                await self._begin()
+            await operations.resume()
+            nursery.start_soon(verbs.serve, sockets[0], operations)
+            nursery.start_soon(api.serve, sockets[1], operations, self._session.traffic)
+            self._say("ready")
+            await self._session.ended.wait()
+            self._over = True
+            nursery.cancel_scope.cancel()
+        engine.close()
+        if self._over and self._orphaned:
+            remove_state(self._identity.options.directory)
 
-    def _say_ready(self) -> None:
+    def _make_operations(self, engine: Engine) -> Operations:
+        directory = os.path.join(self._identity.options.directory, MNT)
+        erofs = ErofsDriver(directory)
+        drivers: dict[str, Driver] = {
+            "fuse": FuseDriver(directory, self._session.take_back),
+            "erofs": erofs,
+        }
+        if self._identity.options.single is None:
+            self._instances.add_tree(BLOBS, b"blobs", FlatFiles(self._image_of))
+        return Operations(
+            self._identity,
+            engine,
+            self._instances,
+            drivers,
+            erofs.choose,
+            self._begin,
+            self._end_idle,
+            self._nursery,
+        )
+
+    def _image_of(self, number: int) -> Image:
+        return self._operations.instance_by_number(number).image
+
+    def _forgotten(self, number: int) -> None:
+        self._operations.forgotten(number)
+
+    def _closed(self, number: int) -> None:
+        self._operations.reconsider(number)
+
+    async def _begin(self) -> None:
+        """Have the connection from the supervisor, which mounts if need be, and serve it."""
+        async with self._beginning:
+            if not self._serving.is_set():
+                self._say("prepared")
+                await self._serving.wait()
+
+    def _say(self, kind: str) -> None:
         with suppress(OSError):  # the supervisor is dead: _hear_supervisor finds out
-            self._line.send("ready")
+            self._line.send(kind)
 
-    async def _hear_supervisor(self, scope: trio.CancelScope) -> None:
+    async def _hear_supervisor(self) -> None:
         """End when told to. Without a supervisor go on serving: better than errors."""
         while True:
             await trio.lowlevel.wait_readable(self._line.fileno())
@@ -154,9 +148,29 @@ class Worker:
                 log.warning("the supervisor is gone; serving on without it")
                 self._orphaned = True
                 return
-            if received[0]["kind"] == "stop":
-                scope.cancel()
+            message, descriptor = received
+            if message["kind"] == "serve" and descriptor is not None:
+                init = bytes.fromhex(message["init"])
+                await self._nursery.start(self._session.serve, descriptor, init, message["again"])
+                self._serving.set()
+            elif message["kind"] == "ending":
+                self._operations.ending = True
+            elif message["kind"] == "stop":
+                self._over = True
+                self._nursery.cancel_scope.cancel()
                 return
+
+    def _end_idle(self) -> None:
+        """Nobody is served any more."""
+        if not self._orphaned:
+            self._say("idle")
+            return
+        self._over = True
+        mountpoint = os.path.join(self._identity.options.directory, MNT)
+        with suppress(MountError):
+            if is_mounted(mountpoint):
+                unmount_kernel(mountpoint, lazy=True)
+        self._nursery.cancel_scope.cancel()
 
 
 async def _end_on_signal(scope: trio.CancelScope) -> None:
@@ -164,39 +178,3 @@ async def _end_on_signal(scope: trio.CancelScope) -> None:
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async for _ in signals:
             scope.cancel()
-
-
-async def _prefetch(image: Image) -> None:
-    """Fetch what the image asks for, blob by blob in large ranges, whenever nobody waits."""
-    wanted: dict[BlobCache, set[int]] = {}
-    try:
-        async for cache, rows in image.prefetch_plan():
-            wanted.setdefault(cache, set()).update(rows)
-        for cache, chosen in wanted.items():
-            await cache.load(sorted(chosen), limit=_PREFETCH_REQUEST)
-    except Failure as failure:
-        log.warning("prefetch ends: %s", failure)
-
-
-class _Status:
-    """What the control socket tells of this worker; counters begin with the worker."""
-
-    def __init__(self, generation: int, fetcher: Fetcher, store: CacheStore, image: Image) -> None:
-        self._generation = generation
-        self._fetcher = fetcher
-        self._store = store
-        self._image = image
-
-    def __call__(self) -> dict[str, Any]:
-        blobs = self._store.status()
-        return {
-            "worker_pid": os.getpid(),
-            "generation": self._generation,
-            "fetched_bytes": self._fetcher.bytes_fetched,
-            "requests": self._fetcher.requests,
-            "failed_requests": self._fetcher.failures,
-            "chunks": sum(blob["chunks"] for blob in blobs),
-            "cached_chunks": sum(blob["cached"] for blob in blobs),
-            "blobs_opened": blobs,
-            **self._image.status(),
-        }

@@ -108,6 +108,9 @@ class LegacyArchive:
             raise VerifyError(f"{self.name}: {digest} ends before byte {offset + length}")
         return data
 
+    def reject(self, digest: str, offset: int, length: int) -> bool:
+        return False
+
     def close(self) -> None:
         self._files.close()
 

@@ -1,4 +1,4 @@
-"""The distribution protocol, for one repository of one registry.
+"""The distribution protocol, for one repository at one host.
 
 Every call answers with what was asked for or raises a Failure that says what and
 where. Authorization is sent to the registry's own origin only; redirects are
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlencode
@@ -26,16 +25,17 @@ from fs.registry.address import absolute, check_redirect, is_loopback, origin, s
 from fs.registry.authorizer import Authorizer, Scopes
 from fs.registry.credentials import find_credentials
 from fs.registry.digest import check_bytes, check_digest, is_digest
+from fs.registry.hosts import Host
 from fs.registry.manifest import MAX_MANIFEST, parse_json_object
 from fs.registry.mediatypes import INDEX_TYPES, MANIFEST_TYPES
 from fs.registry.reference import Reference
 from fs.registry.retry import TemporaryFault, is_temporary_status
 from fs.registry.store import StoreOptions
+from fs.registry.targets import Targets
 from fs.registry.transport import Answer, NotTlsError, Transport
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
-_MAX_TARGETS = 4096
 _MAX_ERROR = 16 << 10
 _ERROR_CODE = re.compile(r"[A-Z][A-Z_]{2,40}")
 _ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
@@ -58,18 +58,28 @@ class Call:
 
 
 class RegistryClient:
-    def __init__(self, reference: Reference, options: StoreOptions) -> None:
+    """`host` is a mirror of the registry of `reference`, or that one itself."""
+
+    def __init__(self, reference: Reference, options: StoreOptions, host: Host) -> None:
         self.reference = reference
+        self.host = host
         self.retry = options.retry
+        if host.connect_timeout is not None:
+            options = replace(options, connect_timeout=host.connect_timeout)
         self._options = options
-        self._transport = Transport(options)
+        self._transport = Transport(
+            options, host.trust, origin(host.url or f"https://{reference.host}")
+        )
         self._lock = threading.Lock()
-        self._known_base: str | None = None
-        self._targets: OrderedDict[str, str] = OrderedDict()
+        self._known_base = host.url
+        self._targets = Targets()
         self._authorizer = Authorizer(
             self._transport,
-            lambda: find_credentials(
-                reference.domain, reference.repository, options.auth_file, options.environment
+            lambda: (
+                host.login
+                or find_credentials(
+                    host.name, reference.repository, options.auth_file, options.environment
+                )
             ),
             plain_http=options.plain_http,
         )
@@ -77,24 +87,18 @@ class RegistryClient:
         self.push_scopes: Scopes = (f"repository:{reference.repository}:pull,push",)
 
     def manifest(self, target: str) -> tuple[bytes, str]:
-        """Bytes and Content-Type of the manifest with a tag or digest.
+        """One attempt at bytes and Content-Type of the manifest with a tag or digest.
 
         The bytes have the digest that is asked for, and the one that the server says.
         """
-
-        def attempt() -> tuple[bytes, str]:
-            url = f"{self._repository_url()}/manifests/{target}"
-            what = f"manifest {target}"
-            answer = self.perform(
-                Call("GET", url, what, self.pull_scopes, (200,), {"Accept": _ACCEPT})
-            )
-            raw = answer.read_all(MAX_MANIFEST, what)
-            for promised in (target, answer.headers.get("docker-content-digest", "")):
-                if is_digest(promised):
-                    check_bytes(raw, promised, len(raw), self.reference.name)
-            return raw, answer.headers.get("content-type", "")
-
-        return self.retry.run(attempt)
+        url = f"{self._repository_url()}/manifests/{target}{self._namespace()}"
+        what = f"manifest {target}"
+        answer = self.perform(Call("GET", url, what, self.pull_scopes, (200,), {"Accept": _ACCEPT}))
+        raw = answer.read_all(MAX_MANIFEST, what)
+        for promised in (target, answer.headers.get("docker-content-digest", "")):
+            if is_digest(promised):
+                check_bytes(raw, promised, len(raw), self.reference.name)
+        return raw, answer.headers.get("content-type", "")
 
     def put_manifest(self, target: str, raw: bytes, media_type: str) -> None:
         """Store a manifest under a tag or digest; VerifyError if the registry stored another."""
@@ -168,7 +172,11 @@ class RegistryClient:
         self._transport.close()
 
     def _repository_url(self) -> str:
-        return f"{self._base()}/v2/{self.reference.repository}"
+        return f"{self._base()}{self.host.path}/{self.reference.repository}"
+
+    def _namespace(self) -> str:
+        """What tells a mirror of several registries which one is meant."""
+        return f"?{urlencode({'ns': self.host.namespace})}" if self.host.namespace else ""
 
     def _blob_url(self, digest: str) -> str:
         return f"{self._repository_url()}/blobs/{check_digest(digest, 'blob')}"
@@ -182,7 +190,7 @@ class RegistryClient:
 
     def _probe(self) -> str:
         """https, unless the user or the place allows http and https does not answer."""
-        host = self.reference.host
+        host = self.reference.host  # a mirror has its scheme from the configuration
         secure, clear = f"https://{host}", f"http://{host}"
         if self._options.plain_http:
             return clear
@@ -203,8 +211,7 @@ class RegistryClient:
 
     def _authorized(self, call: Call) -> Answer:
         """Send, and once again with a renewed authorization if this one is refused."""
-        base = self._base()
-        own = origin(call.url) == origin(base)
+        base, own = self._base(), self._is_own(call.url)
         header = self._authorizer.header(call.scopes, base) if own else None
         answer = self._send(call, header)
         if not own or answer.status not in (401, 403):
@@ -221,10 +228,16 @@ class RegistryClient:
 
     def _send(self, call: Call, authorization: str | None) -> Answer:
         headers = {"User-Agent": "nydus-fs", "Accept-Encoding": "identity", **call.headers}
+        if self._is_own(call.url):
+            headers |= self.host.headers
         if authorization:
             headers["Authorization"] = authorization
         body = call.body() if call.body else None
         return self._transport.send(call.method, call.url, headers, body)
+
+    def _is_own(self, url: str) -> bool:
+        """Whether `url` is at the host itself, which alone gets what is for it."""
+        return origin(url) == origin(self._base())
 
     def _follow(self, answer: Answer, call: Call) -> Answer:
         """Follow redirects of a GET or HEAD; elsewhere without Authorization."""
@@ -243,43 +256,34 @@ class RegistryClient:
         raise UnreachableError(f"{self._where(call.what)}: too many redirects")
 
     def _from_registry(self, digest: str, headers: Mapping[str, str]) -> Answer:
-        url, what = self._blob_url(digest), f"blob {digest}"
+        url, what = self._blob_url(digest) + self._namespace(), f"blob {digest}"
         answer = self.perform(Call("GET", url, what, self.pull_scopes, _good(headers), headers))
         if origin(answer.url) != origin(url):
-            with self._lock:
-                self._targets[digest] = answer.url
-                if len(self._targets) > _MAX_TARGETS:
-                    self._targets.popitem(last=False)
+            self._targets.keep(digest, answer.url)
         return answer
 
     def _from_target(self, digest: str, headers: Mapping[str, str]) -> Answer | None:
         """From where the registry sent us before; None once that does not work any more."""
-        with self._lock:
-            target = self._targets.get(digest)
+        target = self._targets.find(digest)
         if target is None:
             return None
         call = Call("GET", target, f"blob {digest}", (), _good(headers), headers)
         try:
             answer = self._send(call, None)
         except TemporaryFault:
-            self._forget(digest, target)
+            self._targets.forget(digest, target)
             return None
         if answer.status in call.good:
             return answer
         answer.close()
-        self._forget(digest, target)
+        self._targets.forget(digest, target)
         return None
-
-    def _forget(self, digest: str, target: str) -> None:
-        with self._lock:
-            if self._targets.get(digest) == target:
-                del self._targets[digest]
 
     def _failure(self, answer: Answer, what: str) -> Failure:
         """What a status means. Of the server's words only its error code is passed on."""
         code = _error_code(answer)
         where, why = self._where(what), "access denied"
-        if origin(answer.url) == origin(self._base()):
+        if self._is_own(answer.url):
             why = self._authorizer.explain()
         else:
             where += f", from {shown(answer.url)}"
@@ -318,7 +322,7 @@ def _align(answer: Answer, digest: str, first: int, last: int | None) -> None:
     where = f"{shown(answer.url)}: blob {digest}"
     if answer.status == 416:
         raise VerifyError(f"{where} ends before byte {first + 1}")
-    if answer.status == 200:  # the server does not know ranges
+    if answer.status == 200 and not _content_range(answer):  # it does not know ranges
         left = first
         while left and (piece := answer.read(min(left, 1 << 20))):
             left -= len(piece)

@@ -90,6 +90,9 @@ class LayoutReader:
             raise VerifyError(f"{self.name}: {digest} ends before byte {offset + length}")
         return data
 
+    def reject(self, digest: str, offset: int, length: int) -> bool:
+        return False
+
     def close(self) -> None:
         self._files.close()
 

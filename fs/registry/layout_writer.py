@@ -96,9 +96,11 @@ class LayoutWriter:
             if (self._root / LAYOUT_FILE).exists():
                 return False
             there = self._root.iterdir() if self._root.exists() else ()
-            if any(not entry.name.startswith(".tmp-") for entry in there):
-                raise UsageError(f"{self._name}: the directory is not empty and no OCI layout")
-        return True
+            if not any(not entry.name.startswith(".tmp-") for entry in there):
+                return True
+            if (self._root / LAYOUT_FILE).exists():  # another writer has just begun it
+                return False
+        raise UsageError(f"{self._name}: the directory is not empty and no OCI layout")
 
     def _begin(self) -> None:
         with local_errors(self._name):

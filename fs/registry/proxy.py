@@ -1,22 +1,42 @@
-"""Which proxy a URL goes through, by the usual environment variables."""
+"""Which proxy a URL goes through, by the usual environment variables.
+
+A proxy's URL may hold a login, which is sent to the proxy alone and shown nowhere.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
-from fs.registry.address import is_loopback, origin
+from fs.format.errors import UsageError
+from fs.registry.address import is_loopback, origin, shown
 
 
 def proxies_for(url: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """{scheme: proxy URL} for `url`, or {}; loopback is never asked of a proxy."""
+    """{scheme: proxy URL} for `url`, or {}; loopback is never asked of a proxy.
+
+    UsageError for a proxy of a kind that is not supported.
+    """
     scheme, host, port = origin(url)
     if is_loopback(host) or _excluded(host, port, _variable(environment, "no_proxy")):
         return {}
     proxy = _variable(environment, f"{scheme}_proxy") or _variable(environment, "all_proxy")
     if not proxy:
         return {}
-    return {scheme: proxy if "://" in proxy else f"http://{proxy}"}
+    return {scheme: _checked(proxy if "://" in proxy else f"http://{proxy}")}
+
+
+def _checked(proxy: str) -> str:
+    try:
+        parts = urlsplit(proxy)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        where = f"proxy {shown(proxy)}"
+    except ValueError:
+        usable, where = False, "malformed URL of a proxy"
+    if not usable:
+        raise UsageError(f"{where}: only http and https proxies are supported")
+    return proxy
 
 
 def _variable(environment: Mapping[str, str], name: str) -> str:

@@ -17,7 +17,7 @@ from fs.registry.digest import is_digest
 
 DEFAULT_DOMAIN = "docker.io"
 DEFAULT_TAG = "latest"
-_DEFAULT_HOST = "registry-1.docker.io"
+DEFAULT_HOST = "registry-1.docker.io"
 _OFFICIAL = "library/"
 
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
@@ -41,7 +41,7 @@ class Reference:
     @property
     def host(self) -> str:
         """Where the registry's API is: "HOST[:PORT]"."""
-        return _DEFAULT_HOST if self.domain == DEFAULT_DOMAIN else self.domain
+        return DEFAULT_HOST if self.domain == DEFAULT_DOMAIN else self.domain
 
     @property
     def name(self) -> str:

@@ -2,18 +2,27 @@
 
 The tag is asked for once: a reader shows one image, even if the tag moves
 meanwhile. A download that breaks goes on where it was.
+
+Where there are mirrors, a blob of up to 256 MiB is on disk and verified before its
+first byte is handed out, so that a mirror that lies costs a second download and no
+more. A larger one is verified while it is read, and a lie ends in VerifyError.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
+from collections import OrderedDict
 from typing import BinaryIO, cast
 
-from fs.format.errors import FormatError, UsageError, VerifyError
-from fs.registry.body import BlobBody
+from fs.format.errors import FormatError, UsageError, VerifyError, local_errors
+from fs.registry.body import PIECE, BlobBody
 from fs.registry.client import RegistryClient
 from fs.registry.descriptor import Descriptor
 from fs.registry.digest import check_bytes, verified
+from fs.registry.failover import Hosts
+from fs.registry.hosts import Host, find_hosts
 from fs.registry.manifest import MAX_MANIFEST, Index, Manifest, parse_manifest
 from fs.registry.platform import Platform
 from fs.registry.reference import Reference
@@ -23,15 +32,21 @@ from fs.registry.store import Body, Image, Progress, StoreOptions
 from fs.registry.transport import Answer
 from fs.registry.upload import check_upload, upload_blob
 
+_MAX_SPOOLED = 256 << 20
+_MAX_BROUGHT = 1024
+
 
 class RegistryReader:
     """An ImageReader of a reference."""
 
-    def __init__(self, reference: Reference, options: StoreOptions) -> None:
+    def __init__(
+        self, reference: Reference, options: StoreOptions, hosts: tuple[Host, ...] | None = None
+    ) -> None:
         self._reference = reference
-        self._client = RegistryClient(reference, options)
+        self._hosts = Hosts(reference, options, hosts)
         self._lock = threading.Lock()
         self._known_top: Manifest | Index | None = None
+        self._brought: OrderedDict[tuple[str, int, int], set[RegistryClient]] = OrderedDict()
 
     @property
     def name(self) -> str:
@@ -45,8 +60,15 @@ class RegistryReader:
         return top if isinstance(top, Index) else None
 
     def open_blob(self, descriptor: Descriptor) -> BinaryIO:
-        body = cast(BinaryIO, Download(self._client, descriptor))
-        return verified(body, descriptor.digest, descriptor.size, self.name)
+        if not self._hosts.several or descriptor.size > _MAX_SPOOLED:
+            return self._stream(Download(self._hosts, descriptor, self.name), descriptor)
+        while True:
+            download = Download(self._hosts, descriptor, self.name)
+            try:
+                return _spooled(self._stream(download, descriptor))
+            except VerifyError:
+                if not self._hosts.doubt(download.sources, descriptor.digest):
+                    raise
 
     def read_blob(self, descriptor: Descriptor, limit: int) -> bytes:
         if descriptor.size > limit:
@@ -59,34 +81,60 @@ class RegistryReader:
     def read_manifest(self, descriptor: Descriptor) -> bytes:
         if descriptor.size > MAX_MANIFEST:
             raise FormatError(f"manifest of {descriptor.size} bytes", self.name)
-        raw, _ = self._client.manifest(descriptor.digest)
+        raw, _ = self._manifest(descriptor.digest, "pull")
         check_bytes(raw, descriptor.digest, descriptor.size, self.name)
         return raw
 
     def read_range(self, blob: Descriptor | str, offset: int, length: int) -> bytes:
         digest = blob if isinstance(blob, str) else blob.digest
         pieces: list[bytes] = []
+        sources: set[RegistryClient] = set()
         end = offset + length
 
         def attempt() -> None:
             """Go on from what earlier attempts have brought."""
             position = offset + sum(map(len, pieces))
-            answer = self._client.blob(digest, position, end - 1)
+            client, answer = self._hosts.ask(
+                lambda client: (client, client.blob(digest, position, end - 1)), "pull", digest
+            )
+            sources.add(client)
             try:
                 while position < end and (piece := answer.read(end - position)):
                     pieces.append(piece)
                     position += len(piece)
+                if position < end:
+                    raise TemporaryFault(f"{self.name}: range of {digest} ended early")
+                self._hosts.well(client)
+            except TemporaryFault:
+                self._hosts.rest(client)
+                raise
             finally:
                 answer.close()
-            if position < end:
-                raise TemporaryFault(f"{self.name}: range of {digest} ended early")
 
         if length > 0:
-            self._client.retry.run(attempt)
+            self._hosts.retry.run(attempt)
+            self._remember((digest, offset, length), sources)
         return b"".join(pieces)
 
+    def reject(self, digest: str, offset: int, length: int) -> bool:
+        with self._lock:
+            sources = self._brought.pop((digest, offset, length), None)
+        return sources is not None and self._hosts.doubt(sources, digest)
+
     def close(self) -> None:
-        self._client.close()
+        self._hosts.close()
+
+    def _stream(self, download: Download, descriptor: Descriptor) -> BinaryIO:
+        body = cast(BinaryIO, download)
+        return verified(body, descriptor.digest, descriptor.size, self.name)
+
+    def _remember(self, part: tuple[str, int, int], sources: set[RegistryClient]) -> None:
+        """Who brought a range, in case it turns out to be wrong."""
+        if self._hosts.several:
+            with self._lock:
+                self._brought[part] = sources
+                if len(self._brought) > _MAX_BROUGHT:
+                    self._brought.popitem(last=False)
 
     def _top(self) -> Manifest | Index:
         with self._lock:
@@ -95,8 +143,18 @@ class RegistryReader:
             return self._known_top
 
     def _fetch_top(self) -> Manifest | Index:
-        raw, media_type = self._client.manifest(self._reference.target)
+        capability = "pull" if self._reference.digest else "resolve"
+        raw, media_type = self._manifest(self._reference.target, capability)
         return parse_manifest(raw, media_type, self.name)
+
+    def _manifest(self, target: str, capability: str) -> tuple[bytes, str]:
+        client, answer = self._hosts.retry.run(
+            lambda: self._hosts.ask(
+                lambda client: (client, client.manifest(target)), capability, target
+            )
+        )
+        self._hosts.well(client)
+        return answer
 
 
 class RegistryWriter:
@@ -111,7 +169,7 @@ class RegistryWriter:
         if reference.tag is None or reference.digest is not None:
             raise UsageError(f"{reference.familiar}: a target is named by a tag, not by a digest")
         self._reference = reference
-        self._client = RegistryClient(reference, options)
+        self._client = RegistryClient(reference, options, _push_host(reference, options))
         self._source = None
         if mount_from and mount_from.domain == reference.domain:
             self._source = mount_from.repository
@@ -150,45 +208,78 @@ class RegistryWriter:
         self._client.close()
 
 
-class Download:
-    """A blob's bytes in order, across broken links; not verified."""
+def _push_host(reference: Reference, options: StoreOptions) -> Host:
+    """The first host that may be pushed to, as containerd chooses it."""
+    for host in find_hosts(reference, options):
+        if "push" in host.capabilities:
+            return host
+    raise UsageError(f"{reference.familiar}: hosts.toml names no host that can push")
 
-    def __init__(self, client: RegistryClient, descriptor: Descriptor) -> None:
-        self._client = client
+
+def _spooled(stream: BinaryIO) -> BinaryIO:
+    """All of a verified stream, in a file without a name."""
+    with stream, local_errors("temporary file"):
+        file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
+        try:
+            shutil.copyfileobj(stream, file, PIECE)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+    return file
+
+
+class Download:
+    """A blob's bytes in order, across broken links and hosts; not verified.
+
+    `sources` are the hosts that brought them.
+    """
+
+    def __init__(self, hosts: Hosts, descriptor: Descriptor, name: str) -> None:
+        self.sources: set[RegistryClient] = set()
+        self._hosts = hosts
         self._descriptor = descriptor
+        self._name = name
         self._position = 0
-        self._answer: Answer | None = None
+        self._at: tuple[RegistryClient, Answer] | None = None
 
     def read(self, length: int) -> bytes:
-        return self._client.retry.run(lambda: self._read_on(length))
+        return self._hosts.retry.run(lambda: self._read_on(length))
 
     def close(self) -> None:
-        if self._answer:
-            self._answer.close()
-            self._answer = None
+        if self._at:
+            self._at[1].close()
+            self._at = None
 
     def _read_on(self, length: int) -> bytes:
         """Read from the connection at hand, or from a new one at the same place."""
         left = self._descriptor.size - self._position
+        client, answer = self._at = self._at or self._open()
         try:
-            if self._answer is None:
-                self._answer = self._open()
-            piece = self._answer.read(length)
+            piece = answer.read(length)
             if not piece and left > 0:
                 raise TemporaryFault(f"{self._descriptor.digest}: ended {left} bytes early")
         except TemporaryFault:
+            self._hosts.rest(client)
             self.close()
             raise
         self._position += len(piece)
+        if self._position == self._descriptor.size:
+            self._hosts.well(client)
         return piece
 
-    def _open(self) -> Answer:
-        answer = self._client.blob(self._descriptor.digest, self._position)
+    def _open(self) -> tuple[RegistryClient, Answer]:
+        opened = self._hosts.ask(self._open_at, "pull", self._descriptor.digest)
+        self.sources.add(opened[0])
+        return opened
+
+    def _open_at(self, client: RegistryClient) -> tuple[RegistryClient, Answer]:
+        answer = client.blob(self._descriptor.digest, self._position)
         whole = answer.status == 200 and answer.length is not None
         if whole and answer.length != self._descriptor.size:
             answer.close()
             raise VerifyError(
-                f"{self._client.reference.name}: {self._descriptor.digest} has {answer.length} "
+                f"{self._name}: {self._descriptor.digest} has {answer.length} "
                 f"bytes there, {self._descriptor.size} were promised"
             )
-        return answer
+        return client, answer

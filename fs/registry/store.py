@@ -66,6 +66,9 @@ class ImageReader(Protocol):
     def read_range(self, blob: Descriptor | str, offset: int, length: int) -> bytes:
         """Exactly `length` bytes of a blob (a digest will do). NOT verified."""
 
+    def reject(self, digest: str, offset: int, length: int) -> bool:
+        """Say that what `read_range` brought was wrong; whether another place is left to ask."""
+
     def close(self) -> None: ...
 
 
@@ -103,14 +106,17 @@ class StoreOptions:
 
     `plain_http`: http, without asking. `insecure`: certificates are not checked, and
     http is tried where https does not answer. `auth_file`: the only place for logins.
+    `hosts_dirs`: mirrors and certificates of registries, see fs/registry/hosts.py.
     `environment`: HOME, DOCKER_CONFIG, REGISTRY_AUTH_FILE, XDG_*, PATH, *_PROXY.
-    Timeouts are in seconds, of one wait each.
+    Timeouts are in seconds, of one wait each; for all waits of an answer see
+    fs/registry/pace.py.
     """
 
     plain_http: bool = False
     insecure: bool = False
     auth_file: Path | None = None
     ca_file: Path | None = None
+    hosts_dirs: tuple[Path, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     connect_timeout: float = 10.0

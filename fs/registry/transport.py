@@ -9,31 +9,36 @@ message holds more of a URL than its host.
 from __future__ import annotations
 
 import email.utils
-import os
+import re
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
-import certifi
 import requests
 import requests.adapters
 import urllib3
 
-from fs.format.errors import FormatError, UnreachableError, UsageError
-from fs.registry.address import shown
+from fs.format.errors import AccessError, FormatError, UnreachableError
+from fs.registry.address import Origin, origin, shown
 from fs.registry.body import PIECE
+from fs.registry.hosts import Trust, trust_of
+from fs.registry.pace import keep_pace
 from fs.registry.proxy import proxies_for
-from fs.registry.retry import TemporaryFault
+from fs.registry.retry import TemporaryFault, is_temporary_status
 from fs.registry.store import StoreOptions
+from fs.registry.tls import client_context
 
 _POOL_HOSTS = 8
-_POOL_CONNECTIONS = 16
+_POOL_CONNECTIONS = 32
 _BLOCK = 128 << 10
 _DRAIN = 64 << 10
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b")
+
+
+_PROXY_ERRORS = (urllib3.exceptions.ProxyError, requests.exceptions.ProxyError)
 
 
 class NotTlsError(UnreachableError):
@@ -95,13 +100,20 @@ class Answer:
 
 
 class Transport:
-    """Sends requests as StoreOptions say; knows nothing of registries."""
+    """Sends requests as StoreOptions say; knows nothing of registries.
 
-    def __init__(self, options: StoreOptions) -> None:
+    `own` is where client certificates of `trust` are shown, and nowhere else.
+    """
+
+    def __init__(
+        self, options: StoreOptions, trust: Trust | None = None, own: Origin | None = None
+    ) -> None:
         self._options = options
+        self._trust = trust = trust or trust_of(options)
+        self._own = own if trust.clients else None
         self._lock = threading.Lock()
-        self._adapters: dict[bool, _Adapter] = {}
-        if options.insecure:
+        self._adapters: dict[tuple[bool, bool], _Adapter] = {}
+        if not trust.checked:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
     def send(
@@ -112,18 +124,19 @@ class Transport:
         body: Iterator[bytes] | bytes | None = None,
     ) -> Answer:
         """One exchange, no redirect followed. An iterator needs a Content-Length header."""
-        with link_faults(url):
+        proxies = proxies_for(url, self._options.environment)
+        with link_faults(url, proxies.get(url.partition(":")[0])):
             request = requests.Request(method, url, headers=dict(headers)).prepare()
             if body is not None:
                 request.body = body  # type: ignore[assignment]
                 if isinstance(body, bytes):
                     request.headers["Content-Length"] = str(len(body))
-            response = self._adapter(secure=url.startswith("https:")).send(
+            response = self._adapter(url).send(
                 request,
                 stream=True,
                 timeout=(self._options.connect_timeout, self._options.read_timeout),
-                verify=not self._options.insecure,
-                proxies=proxies_for(url, self._options.environment),
+                verify=self._trust.checked,
+                proxies=proxies,
             )
         return Answer(response, url)
 
@@ -131,19 +144,22 @@ class Transport:
         for adapter in self._adapters.values():
             adapter.close()
 
-    def _adapter(self, *, secure: bool) -> _Adapter:
-        """The adapter for https or http; certificates are loaded only for https."""
+    def _adapter(self, url: str) -> _Adapter:
+        """The adapter for a URL; certificates are loaded only for https."""
+        secure, own = url.startswith("https:"), origin(url) == self._own
         with self._lock:
-            if secure not in self._adapters:
-                self._adapters[secure] = _Adapter(_tls_context(self._options) if secure else None)
-            return self._adapters[secure]
+            if (secure, own) not in self._adapters:
+                context = client_context(self._trust, shown=own) if secure else None
+                self._adapters[secure, own] = _Adapter(context, self._trust)
+            return self._adapters[secure, own]
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
     """An adapter with a TLS context of ours and larger blocks."""
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
+    def __init__(self, context: ssl.SSLContext | None, trust: Trust) -> None:
         self._context = context
+        self._trust = trust
         super().__init__(_POOL_HOSTS, _POOL_CONNECTIONS)
 
     def init_poolmanager(
@@ -151,47 +167,31 @@ class _Adapter(requests.adapters.HTTPAdapter):
     ) -> None:
         own = {"ssl_context": self._context, "blocksize": _BLOCK}
         super().init_poolmanager(connections, maxsize, block, **options, **own)
+        keep_pace(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **options: object) -> urllib3.ProxyManager:
-        own = {"ssl_context": self._context, "blocksize": _BLOCK}
+        own: dict[str, object] = {"ssl_context": self._context, "blocksize": _BLOCK}
+        if proxy.startswith("https:"):
+            own["proxy_ssl_context"] = client_context(self._trust, shown=False)
         manager: urllib3.ProxyManager = super().proxy_manager_for(proxy, **options, **own)
+        keep_pace(manager)
         return manager
 
     def cert_verify(self, conn: object, url: object, verify: object, cert: object) -> None:
         """The context knows what to trust; the base class would load its own list over it."""
 
 
-def _tls_context(options: StoreOptions) -> ssl.SSLContext:
-    if options.insecure:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    context = ssl.create_default_context()
-    if not _has_system_roots():
-        context.load_verify_locations(certifi.where())
-    if options.ca_file:
-        try:
-            context.load_verify_locations(options.ca_file)
-        except (OSError, ssl.SSLError):
-            raise UsageError(f"{options.ca_file}: no certificates can be read from it") from None
-    return context
-
-
-def _has_system_roots() -> bool:
-    paths = ssl.get_default_verify_paths()
-    if paths.cafile:
-        return True
-    return bool(paths.capath) and any(Path(os.fspath(paths.capath)).iterdir())
-
-
 @contextmanager
-def link_faults(url: str) -> Iterator[None]:
+def link_faults(url: str, proxy: str | None = None) -> Iterator[None]:
     """Faults of `requests` and below as failures of ours that name the host of `url`."""
     try:
         yield
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise _fault(error, shown(url)) from None
+        if proxy and (refusal := _refused_tunnel(error, shown(url), shown(proxy))):
+            raise refusal from None
+        by_proxy = proxy and any(isinstance(c, _PROXY_ERRORS) for c in _causes(error))
+        where = f"{shown(url)}, by proxy {shown(proxy)}" if proxy and by_proxy else shown(url)
+        raise _fault(error, where) from None
     except ValueError:
         raise FormatError("malformed URL or header", shown(url)) from None
 
@@ -216,6 +216,17 @@ def _fault(error: Exception, host: str) -> Exception:
     if isinstance(error, ValueError):  # the URL and header errors of requests
         return FormatError("malformed URL or header", host)
     return TemporaryFault(f"{host}: connection broken")
+
+
+def _refused_tunnel(error: Exception, host: str, proxy: str) -> Exception | None:
+    """What a proxy's answer to CONNECT means, if that is what went wrong."""
+    for cause in _causes(error):
+        match = _TUNNEL.search(str(cause)) if isinstance(cause, OSError) else None
+        if match:
+            message = f"{host}: proxy {proxy} refuses (status {match[1]})"
+            temporary = is_temporary_status(int(match[1]))
+            return TemporaryFault(message) if temporary else AccessError(message)
+    return None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

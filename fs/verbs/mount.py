@@ -5,17 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from typing import Any
 
-from fs.daemon.launch import (
-    Mounted,
-    MountOptions,
-    checked_mountpoint,
-    mount,
-    mounted_from,
-    prepare_state,
-)
-from fs.daemon.order import Order
+from fs.daemon.launch import Mounted, MountOptions, mount
+from fs.daemon.mountpoints import checked_mountpoint
+from fs.daemon.order import Order, relevant
 from fs.format.errors import UsageError
 
 
@@ -33,6 +26,8 @@ def _options(arguments: argparse.Namespace) -> MountOptions:
     """The options with every path absolute: the daemon need not share our directory."""
     if not arguments.outage_deadline >= 0 or arguments.amplify < 0:  # NaN is not, either
         raise UsageError("--outage-deadline and --amplify must be 0 or more")
+    if arguments.backend_type and not arguments.backend_config:
+        raise UsageError("--backend-type is for --backend-config")
     return MountOptions(
         plain_http=arguments.plain_http,
         insecure=arguments.insecure,
@@ -43,11 +38,18 @@ def _options(arguments: argparse.Namespace) -> MountOptions:
         state_root=_path(arguments.state_root),
         blob_dir=_path(arguments.blob_dir),
         backend_url=arguments.backend_url,
+        backend_type=arguments.backend_type,
+        backend_config=_path(arguments.backend_config),
+        hosts_dir=_path(arguments.hosts_dir),
         outage_deadline=arguments.outage_deadline,
         amplify=arguments.amplify,
-        prefetch=not arguments.no_prefetch,
+        cache_size=arguments.cache_size,
+        prefetch=arguments.prefetch,
+        prefetch_bandwidth=arguments.prefetch_bandwidth,
+        trace=_path(arguments.trace),
         nosuid=arguments.nosuid,
         log_level=arguments.log_level,
+        driver=arguments.driver,
     )
 
 
@@ -66,15 +68,12 @@ def _absolute(source: str) -> str:
 
 
 def _serve(source: str, arguments: argparse.Namespace, options: MountOptions) -> None:
-    from fs.daemon.supervisor import supervise
+    """Be a daemon for this mount alone, in the foreground."""
+    from fs.daemon.foreground import serve
 
-    order = Order(source, checked_mountpoint(arguments.mountpoint), options)
-    prepare_state(order)
-
-    def announce(report: dict[str, Any]) -> None:
-        _show(mounted_from(report), arguments.json)
-
-    supervise(order, announce)
+    target = checked_mountpoint(arguments.mountpoint)
+    order = Order(source, target, options, relevant(os.environ))
+    serve(order, lambda mounted: _show(mounted, arguments.json))
 
 
 def _show(mounted: Mounted, as_json: bool) -> None:

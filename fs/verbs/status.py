@@ -27,6 +27,7 @@ def _line(mount: dict[str, Any]) -> str:
     if not mount["alive"]:
         return f"{head}  dead: unmount it"
     return (
-        f"{head}  {mount['fetched_bytes']} bytes in {mount['requests']} requests, "
+        f"{head}  {mount['transport']}  "
+        f"{mount['fetched_bytes']} bytes in {mount['requests']} requests, "
         f"{mount['cached_chunks']} of {mount['chunks']} chunks of opened blobs here"
     )

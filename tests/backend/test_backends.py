@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,8 +24,16 @@ from fs.format.errors import (
 )
 from fs.registry.retry import TemporaryFault
 from tests.backend.servers import BlobServer, blob_server
+from tests.registry.faulty import Reply
+from tests.registry.world import BLOB, World, serve
 
 _CONTENT = bytes(range(256)) * 100
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with ExitStack() as stack:
+        yield World(stack)
 
 
 @pytest.fixture
@@ -76,7 +87,7 @@ def test_http_keeps_its_connection(blobs: Path) -> None:
         ("410", NotFoundError),
         ("418", AccessError),
         ("501", UnreachableError),
-        ("short", UnreachableError),
+        ("short", TemporaryFault),
         ("other", VerifyError),
     ],
 )
@@ -88,7 +99,7 @@ def test_http_faults(blobs: Path, mode: str, kind: type[Failure]) -> None:
         with pytest.raises(kind) as caught:
             backend.read("blob", 0, 1000)
         assert type(caught.value) is kind
-        if isinstance(caught.value, TemporaryFault):
+        if isinstance(caught.value, TemporaryFault) and mode != "short":
             assert caught.value.retry_after == 7
         server.mode = ""
         assert backend.read("blob", 0, 5) == _CONTENT[:5]
@@ -148,3 +159,44 @@ def test_image_backend_takes_only_digests() -> None:
     assert reader.asked == "sha256:" + "0" * 64
     with pytest.raises(FormatError):
         backend.read("0" * 63, 0, 3)
+
+
+def test_http_redirect_is_kept_until_it_fails(world: World) -> None:
+    storage = world.server(serve)
+    signatures = itertools.count()
+    front = world.server(
+        lambda request: Reply(
+            307, {"Location": f"http://{storage.host}/{next(signatures)}?signature=s3cret"}
+        )
+    )
+    backend = HttpBackend(f"http://{front.host}/blobs")
+    for offset in range(5):
+        assert backend.read("blob", offset, 9) == BLOB[offset : offset + 9]
+    assert (len(front.requests), len(storage.requests)) == (1, 5)
+    storage.behave = lambda r: serve(r) if r.path.startswith("/1") else Reply(403)
+    assert backend.read("blob", 7, 9) == BLOB[7:16]  # the old signature has run out
+    assert (len(front.requests), len(storage.requests)) == (2, 7)
+    storage.behave = lambda r: Reply(403)
+    with pytest.raises(AccessError) as caught:
+        backend.read("blob", 7, 9)
+    assert "s3cret" not in str(caught.value)
+    backend.close()
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "http://[", "", None])
+def test_http_redirect_to_nowhere(world: World, target: str | None) -> None:
+    headers = {} if target is None else {"Location": target}
+    front = world.server(lambda request: Reply(302, headers))
+    backend = HttpBackend(f"http://{front.host}/blobs")
+    with pytest.raises(FormatError):
+        backend.read("blob", 0, 1)
+    backend.close()
+
+
+def test_http_redirects_without_end(world: World) -> None:
+    front = world.server(lambda request: Reply(302, {"Location": "/again"}))
+    backend = HttpBackend(f"http://{front.host}/blobs")
+    with pytest.raises(UnreachableError, match="too many redirects"):
+        backend.read("blob", 0, 1)
+    assert len(front.requests) == 6
+    backend.close()

@@ -39,6 +39,7 @@ class Engine:
     backend: Counting
     fetcher: Fetcher
     nursery: trio.Nursery
+    store: CacheStore
 
 
 @asynccontextmanager
@@ -49,12 +50,14 @@ async def engine(
     amplify: int = 0,
     deadline: float = 5.0,
     table: Callable[[], ChunkTable] | None = None,
+    limit: int | None = None,
+    grace: float = 10.0,
 ) -> AsyncIterator[Engine]:
     """Opened and closed as a daemon does it."""
     backend = Counting(DirectoryBackend(str(image.blobs)))
     bootstrap = map_bootstrap(str(image.bootstrap))
     async with trio.open_nursery() as nursery:
-        store = CacheStore(str(directory), nursery, amplify=amplify)
+        store = CacheStore(str(directory), nursery, amplify=amplify, limit=limit, grace=grace)
         fetcher = Fetcher(backend, outage_deadline=deadline)
         cache = await store.open(
             bootstrap.blobs[0],
@@ -62,7 +65,7 @@ async def engine(
             table or (lambda: bootstrap.chunk_table(0)),
             fetcher,
         )
-        yield Engine(cache, backend, fetcher, nursery)
+        yield Engine(cache, backend, fetcher, nursery, store)
         nursery.cancel_scope.cancel()
     store.close()
     backend.inner.close()

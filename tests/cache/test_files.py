@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import trio
 
 from fs import mounts
+from fs.cache import inventory
 from fs.format import chunkmap
 from tests.cache.engine import engine
 from tests.image.build import BuiltImage
@@ -126,10 +128,15 @@ def test_files_of_unknown_origin_are_verified(image: BuiltImage, tmp_path: Path)
 
 @pytest.mark.parametrize("damage", ["short", "magic", "empty"])
 def test_broken_chunk_map_counts_as_none(image: BuiltImage, tmp_path: Path, damage: str) -> None:
+    """The bytes are still found by their digests, unless the index is lost as well."""
     _read(image, tmp_path, 3 * _CHUNK)
     path = tmp_path / f"{image.record.blob_id}.blob.data.chunk_map"
     whole = path.read_bytes()
     path.write_bytes({"short": whole[:-1], "magic": b"x" + whole[1:], "empty": b""}[damage])
+    assert _read(image, tmp_path, 3 * _CHUNK) == 0
+    path.write_bytes(b"")
+    for file in tmp_path.glob("content.db*"):
+        file.unlink()
     assert _read(image, tmp_path, 3 * _CHUNK) == 1
 
 
@@ -209,5 +216,32 @@ def test_full_disk_serves_from_memory(image: BuiltImage, tmp_path: Path) -> None
                 assert len(made.backend.ranges) == asked  # held in memory
 
         trio.run(main)
+    finally:
+        mounts.umount(tmp_path)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("size", ["8k", "24k", "60k", "100k"])
+@pytest.mark.parametrize("late", [False, True])
+def test_disk_without_room_for_any_file(
+    image: BuiltImage, tmp_path: Path, size: str, late: bool
+) -> None:
+    """Map, columns, state and index are not kept either; what was kept before stays right."""
+    mounts.mount("tmpfs", tmp_path, "tmpfs", 0, f"size={size if not late else '1m'}")
+    try:
+
+        async def main() -> None:
+            content = _content(image)
+            async with engine(image, tmp_path) as made:
+                await made.cache.read(0, _CHUNK)
+                if late:
+                    with suppress(OSError), open(tmp_path / "filler", "wb") as filler:  # noqa: ASYNC230
+                        filler.write(bytes(2 << 20))
+                for _ in range(2):
+                    assert bytes(await made.cache.read(0, 20 * _CHUNK)) == content
+
+        trio.run(main)
+        trio.run(main)
+        assert all(verdict.wrong == 0 for verdict in inventory.verify(str(tmp_path)))
     finally:
         mounts.umount(tmp_path)

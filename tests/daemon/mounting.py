@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fs import mounts
 from fs.daemon import launch
 from fs.daemon.launch import MountOptions
 from tests.image.build import BuiltImage
+from tests.parts import leaks
 
 BIN = Path(sys.executable).parent
 
@@ -32,11 +32,16 @@ class Place:
         return self.root / "mnt"
 
     @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+    @property
     def options(self) -> MountOptions:
         return MountOptions(
             cache_dir=str(self.root / "cache"),
-            state_root=str(self.root / "state"),
+            state_root=str(self.state),
             outage_deadline=1.0,
+            driver="fuse",  # tests/drivers has those of the other
         )
 
     def mount(self, image: BuiltImage, **changes: Any) -> launch.Mounted:  # noqa: ANN401
@@ -47,13 +52,18 @@ class Place:
         return launch.mount(str(image.bootstrap), str(self.mountpoint), options)
 
     def unmount(self) -> None:
-        launch.unmount(str(self.mountpoint), state_root=str(self.root / "state"))
+        launch.unmount(str(self.mountpoint), state_root=str(self.state))
 
     def status(self) -> dict[str, Any]:
-        return launch.status(str(self.mountpoint), state_root=str(self.root / "state"))
+        return launch.status(str(self.mountpoint), state_root=str(self.state))
+
+    def files(self, name: str) -> list[Path]:
+        """The files of this name of every daemon of this place."""
+        found = [self.state / name, *self.state.glob(f"{'[0-9a-f]' * 16}/{name}")]
+        return [path for path in found if path.exists()]
 
     def log(self) -> str:
-        return "".join(path.read_text() for path in (self.root / "state").glob("*/daemon.log"))
+        return "".join(path.read_text() for path in self.files("daemon.log"))
 
 
 @contextlib.contextmanager
@@ -68,12 +78,11 @@ def place(root: Path) -> Iterator[Place]:
 
 
 def _clean(made: Place) -> None:
-    for state in (made.root / "state").glob("*/state.json"):
-        for pid in _holders(state.parent / "lock"):
+    for lock in made.files("lock"):
+        for pid in _holders(lock):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    while launch.is_mounted(str(made.mountpoint)):
-        mounts.umount(made.mountpoint, mounts.MNT_DETACH)
+    leaks.detach(leaks.mounts_below(made.root))
 
 
 def _holders(lock: Path) -> list[int]:

@@ -126,11 +126,6 @@ def test_directories_that_others_can_write(place: Path, nydus_layout: Path, wher
         os.chmod(shared, 0o777)
     shared_state: tuple[str, ...] = ("--state-root", "state")
     if where == "--state-root":
-        from fs.daemon.order import state_dir
-
-        directory = state_dir(str(place / "empty"), str(place / "shared"))
-        Path(directory).mkdir()
-        os.chmod(directory, 0o777)
         shared_state = ()
     words = ("mount", f"oci:{nydus_layout}:nydus", "empty", where, "shared", *shared_state)
     assert_refused(call("nydus-fs", *words), ACCESS, "other users")

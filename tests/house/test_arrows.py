@@ -15,6 +15,8 @@ LADDER = (
     "fs.backend",
     "fs.cache",
     "fs.image",
+    "fs.image_record",
+    "fs.trace",
     "fs.bootstrap_layer",
     "fs.source",
     "fs.drivers",
@@ -39,7 +41,16 @@ ARROWS: dict[str, tuple[str, ...]] = {
 # Heavy or dangerous imports live in few places.
 PLACES: dict[str, tuple[str, ...]] = {
     "pyfuse3": ("fs.drivers", "fs.daemon", "tests"),
-    "trio": ("fs.cache", "fs.image", "fs.source", "fs.drivers", "fs.daemon", "tests"),
+    "trio": (
+        "fs.cache",
+        "fs.image",
+        "fs.trace",
+        "fs.source",
+        "fs.drivers",
+        "fs.daemon",
+        "benchmarks.link",
+        "tests",
+    ),
     "requests": ("fs.registry", "fs.backend", "tests"),
     "rich": ("nydusify", "benchmarks", "tests"),
     "ctypes": ("fs.mounts", "runner.syscalls", "tests"),

@@ -126,8 +126,8 @@ def _document(directory: Path, name: str) -> dict[str, Any]:
 def nydusd(bootstrap: Path, blobs: Path, work: Path) -> Iterator[Path]:
     """A mount by nydusd, which verifies chunks as it reads them."""
     mountpoint = work / "mnt"
-    mountpoint.mkdir(parents=True)
-    (work / "cache").mkdir()
+    mountpoint.mkdir(parents=True, exist_ok=True)
+    (work / "cache").mkdir(exist_ok=True)
     config = {
         "device": {
             "backend": {"type": "localfs", "config": {"dir": str(blobs)}},

@@ -41,9 +41,16 @@ def free_port() -> int:
 
 @contextmanager
 def start_registry(
-    root: Path, *, auth: dict[str, Any] | None = None, tls: dict[str, str] | None = None
+    root: Path,
+    *,
+    auth: dict[str, Any] | None = None,
+    tls: dict[str, str] | None = None,
+    upstream: str | None = None,
 ) -> Iterator[Registry]:
-    """Run a registry with its data under `root`; `auth` is the registry's own `auth` section."""
+    """Run a registry with its data under `root`; `auth` is the registry's own `auth` section.
+
+    With `upstream`, a URL, it is a pull-through cache of that registry.
+    """
     port = free_port()
     storage = root / "data"
     storage.mkdir(parents=True, exist_ok=True)
@@ -60,6 +67,8 @@ def start_registry(
         config["auth"] = auth
     if tls:
         config["http"]["tls"] = tls
+    if upstream:
+        config["proxy"] = {"remoteurl": upstream}
     config_file = root / "config.yml"
     config_file.write_text(json.dumps(config))  # JSON is YAML
     log = root / "registry.log"
@@ -68,15 +77,19 @@ def start_registry(
             ["docker-registry", "serve", str(config_file)], stdout=sink, stderr=sink
         )
     try:
-        _await_port(process, port, log)
+        await_port(process, port, log)
         yield Registry(f"127.0.0.1:{port}", log, storage, process.pid)
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def htpasswd_auth(root: Path, user: str, password: str) -> dict[str, Any]:
@@ -90,24 +103,25 @@ def htpasswd_auth(root: Path, user: str, password: str) -> dict[str, Any]:
 
 
 def self_signed(root: Path, name: str = "127.0.0.1") -> tuple[Path, Path]:
-    """A certificate that is its own authority, and its key; both PEM files."""
+    """A certificate for an address or a name that is its own authority, and its key; PEM files."""
     certificate, key = root / "cert.pem", root / "key.pem"
-    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=IP:{name}"]
+    kind = "IP" if name[0].isdigit() else "DNS"
+    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName={kind}:{name}"]
     new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
     files = ["-keyout", str(key), "-out", str(certificate)]
     subprocess.run([*new, *subject, *files], check=True, capture_output=True)
     return certificate, key
 
 
-def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(f"docker-registry ended: {log.read_text()[-500:]}")
+            raise RuntimeError(f"{process.args!r} ended: {log.read_text()[-500:]}")
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
         except OSError:
             time.sleep(0.05)
         else:
             return
-    raise RuntimeError("docker-registry does not listen")
+    raise RuntimeError(f"{process.args!r} does not listen")

@@ -1,0 +1,88 @@
+"""What was measured, as a Markdown table and as JSON lines, against what must hold."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: (what, driver) → least ratio to native ext4.
+LEAST = {
+    ("stat walk, all dropped", "erofs"): 0.3,
+    ("stat walk, warm", "erofs"): 0.9,
+    ("small files, all dropped", "erofs"): 0.1,
+    ("small files, warm", "erofs"): 0.9,
+    ("sequential, all dropped", "erofs"): 0.9,
+    ("sequential, mount fresh", "erofs"): 0.25,
+    ("stat walk, warm", "fuse"): 0.9,
+    ("stat by name, warm", "fuse"): 0.9,
+    ("small files, warm", "fuse"): 0.9,
+    ("sequential, all dropped", "fuse"): 0.1,
+}
+#: (what, driver) → most of an absolute figure.
+MOST = {
+    ("daemon CPU, 4 KiB cold read", "fuse"): 80.0,
+    ("daemon RSS", "fuse"): 80.0,
+    ("daemon RSS", "erofs"): 80.0,
+}
+
+
+@dataclass
+class Row:
+    """Samples of one figure; with `native` ones, the figure that counts is their ratio."""
+
+    what: str
+    driver: str
+    unit: str
+    samples: list[float]
+    native: list[float] = field(default_factory=list)
+
+    @property
+    def value(self) -> float:
+        return statistics.median(self.samples)
+
+    @property
+    def ratio(self) -> float | None:
+        return self.value / statistics.median(self.native) if self.native else None
+
+    @property
+    def target(self) -> str:
+        key = (self.what, self.driver)
+        if key in LEAST:
+            return f">= {LEAST[key]}"
+        return f"<= {MOST[key]:g}" if key in MOST else ""
+
+    @property
+    def met(self) -> bool | None:
+        key = (self.what, self.driver)
+        if key in LEAST and self.ratio is not None:
+            return self.ratio >= LEAST[key]
+        return self.value <= MOST[key] if key in MOST else None
+
+
+def markdown(rows: list[Row], heading: str) -> str:
+    lines = [
+        "| what | driver | median | of native ext4 | must be | holds |",
+        "|---|---|---:|---:|---:|---|",
+    ]
+    for row in rows:
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        holds = {None: "", True: "yes", False: "NO"}[row.met]
+        lines.append(
+            f"| {row.what} | {row.driver} | {row.value:,.4g} {row.unit} | {ratio} "
+            f"| {row.target} | {holds} |"
+        )
+    return "\n".join([*lines, "", heading])
+
+
+def write_lines(rows: list[Row], path: Path, **where: object) -> None:
+    """One JSON map a row, each with all there is to say about the run."""
+    with path.open("w") as out:
+        for row in rows:
+            figures = {
+                "what": row.what, "driver": row.driver, "unit": row.unit, "median": row.value,
+                "ratio": row.ratio, "target": row.target, "met": row.met,
+                "samples": row.samples, "native": row.native, **where,
+            }  # fmt: skip
+            out.write(json.dumps(figures) + "\n")

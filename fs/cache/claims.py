@@ -1,0 +1,262 @@
+"""Whose bytes may lie where in a blob's files: `<id>.blob.chunks`.
+
+For each chunk position it keeps the offset, size and digest under which the
+chunk entered or will enter, and when it was last read. Images of one blob share
+its files if they agree: every chunk that both have is the same in both, and no
+chunk of one overlaps another of the other. So a bit of the chunk map means the
+same to all of them, and no image can put bytes under another's chunk. Agreement
+is settled once, when a blob is opened, and costs a read nothing.
+
+    header   4096 bytes: magic, version, digest algorithm, chunk count (24 bytes);
+             at 64 the stamp (u64); at 72 whether the file is frozen (u64)
+    columns  of chunk count entries: last use (u32, seconds), offset (u64), size (u32), digest (32)
+
+The stamp is odd while chunks are taken back, and another one afterwards: who
+reads it before and after a read knows that the bytes were there throughout.
+Columns are written before the first bit that rests on them. A claim without
+its chunk binds only as long as somebody has the blob open. A frozen file is one that the
+kernel may have open beyond the life of any process: it loses no chunk, takes no
+new claim, and goes only as a whole, by unlinking.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import time
+from array import array
+from struct import Struct
+from typing import NamedTuple
+
+from fs.cache.locks import open_file
+from fs.format import chunkmap
+from fs.format.buffer import Buffer
+from fs.format.chunktable import DIGEST_SIZE, ChunkTable
+from fs.format.errors import StorageError
+
+HEADER_SIZE = 4096
+_HEADER = Struct("<8s2IQ")
+_MAGIC = b"RAFSCHNK"
+_VERSION = 1
+_STAMP = 64
+_FROZEN = 72
+#: As many as a blob's chunk information can have; caps what is allocated.
+_MAX_CHUNKS = 1 << 24
+_CLAIM_SIZE = 8 + 4 + DIGEST_SIZE
+
+
+class Columns(NamedTuple):
+    """By position. A size of 0: nobody's."""
+
+    offsets: array[int]
+    sizes: array[int]
+    digests: bytearray
+
+    def digest(self, position: int) -> bytes:
+        return bytes(self.digests[position * DIGEST_SIZE : (position + 1) * DIGEST_SIZE])
+
+
+class Claims:
+    """One open .blob.chunks. `fresh`: it was made just now, nothing is known of older chunks."""
+
+    def __init__(self, descriptor: int, chunk_count: int, digester: int, *, fresh: bool) -> None:
+        self.descriptor = descriptor
+        self.digester = digester
+        self.chunk_count = chunk_count
+        self.fresh = fresh
+        self._map = mmap.mmap(descriptor, HEADER_SIZE + 4 * chunk_count)
+        self._view = memoryview(self._map)
+        self._stamps = self._view[_STAMP : _STAMP + 8].cast("Q")
+        self._frozen = self._view[_FROZEN : _FROZEN + 8].cast("Q")
+        #: When each chunk was last read, in seconds since 1970. For any thread.
+        self.used = self._view[HEADER_SIZE:].cast("I")
+
+    @classmethod
+    def open(cls, path: str, chunk_count: int, digester: int, *, sole: bool) -> Claims | None:
+        """None when the file is of another digest algorithm or chunk count.
+
+        One that is missing or damaged is made if nobody else (`sole`) uses the blob.
+        """
+        if chunk_count > _MAX_CHUNKS:
+            raise StorageError(f"{path}: {chunk_count} chunks are too many to be kept")
+        descriptor = open_file(path)
+        try:
+            header = _header(descriptor)
+            if header is None:
+                if not sole:
+                    raise OSError(errno.EBUSY, "the chunk columns of a blob in use are damaged")
+                _make(descriptor, chunk_count, digester)
+            elif header != (digester, chunk_count):
+                os.close(descriptor)
+                return None
+            return cls(descriptor, chunk_count, digester, fresh=header is None)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    @classmethod
+    def open_existing(cls, path: str) -> Claims | None:
+        """The file as it is, for who keeps the cache; None without a sound one."""
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        header = _header(descriptor)
+        if header is None:
+            os.close(descriptor)
+            return None
+        digester, chunk_count = header
+        return cls(descriptor, chunk_count, digester, fresh=False)
+
+    def close(self) -> None:
+        self._stamps.release()
+        self._frozen.release()
+        self.used.release()
+        self._view.release()
+        self._map.close()
+        os.close(self.descriptor)
+
+    def sync(self) -> None:
+        os.fdatasync(self.descriptor)
+
+    def stamp(self) -> int:
+        return self._stamps[0]
+
+    def begin_taking_back(self) -> None:
+        self._stamps[0] |= 1
+
+    def end_taking_back(self) -> None:
+        """Also for one who died at it: whoever holds the changing lock may say so."""
+        stamp = self._stamps[0]
+        if stamp & 1:
+            self._stamps[0] = stamp + 1
+
+    def use(self, position: int) -> None:
+        self.used[position] = int(time.time())
+
+    def freeze(self) -> None:
+        self._frozen[0] = 1
+
+    def is_frozen(self) -> bool:
+        return self._frozen[0] != 0
+
+    def columns(self) -> Columns:
+        """A copy; hold the changing lock."""
+        count = self.chunk_count
+        data = os.pread(self.descriptor, _CLAIM_SIZE * count, HEADER_SIZE + 4 * count)
+        if len(data) != _CLAIM_SIZE * count:
+            raise OSError(errno.EIO, "chunk columns are cut short")
+        return Columns(
+            array("Q", data[: 8 * count]),
+            array("I", data[8 * count : 12 * count]),
+            bytearray(data[12 * count :]),
+        )
+
+    def agree(self, table: ChunkTable, bits: Buffer, *, sole: bool) -> bool:
+        """Claim the chunks of `table`; False, and nothing claimed, if it contradicts what binds.
+
+        `bits` is the chunk map. Hold the changing lock for taking back. StorageError
+        when the table contradicts itself.
+        """
+        columns = self.columns()
+        if _is_same(table, columns):
+            return True
+        frozen = self.is_frozen()
+        dropped = sole and not frozen and _drop_unkept(columns, bits)
+        fresh = _fresh_rows(table, columns)
+        if fresh is None or (fresh and frozen):
+            return False
+        if fresh:
+            _enter(table, fresh, columns)
+            if _overlaps(columns):
+                return False
+        if fresh or dropped:
+            self._write(columns)
+        return True
+
+    def _write(self, columns: Columns) -> None:
+        offset = HEADER_SIZE + 4 * self.chunk_count
+        os.pwrite(self.descriptor, b"".join(columns), offset)
+
+
+def _header(descriptor: int) -> tuple[int, int] | None:
+    """Digest algorithm and chunk count; None if it is no whole file of ours."""
+    data = os.pread(descriptor, _HEADER.size, 0)
+    if len(data) != _HEADER.size:
+        return None
+    magic, version, digester, chunk_count = _HEADER.unpack(data)
+    if (magic, version) != (_MAGIC, _VERSION) or chunk_count > _MAX_CHUNKS:
+        return None
+    return (digester, chunk_count) if os.fstat(descriptor).st_size == _size(chunk_count) else None
+
+
+def _size(chunk_count: int) -> int:
+    return HEADER_SIZE + (4 + _CLAIM_SIZE) * chunk_count
+
+
+def _make(descriptor: int, chunk_count: int, digester: int) -> None:
+    os.ftruncate(descriptor, 0)
+    # Without blocks of its own, a full disk would turn a store to the map into SIGBUS.
+    os.posix_fallocate(descriptor, 0, _size(chunk_count))
+    os.pwrite(descriptor, _HEADER.pack(_MAGIC, _VERSION, digester, chunk_count), 0)
+
+
+def _is_same(table: ChunkTable, columns: Columns) -> bool:
+    """Whether all is claimed already, by one who had the same whole table: the usual case."""
+    return (
+        columns.offsets == table.uncompressed_offsets
+        and columns.sizes == table.uncompressed_sizes
+        and columns.digests == table.digests
+        and table.positions == array("I", range(len(columns.sizes)))
+    )
+
+
+def _drop_unkept(columns: Columns, bits: Buffer) -> bool:
+    dropped = False
+    for position, size in enumerate(columns.sizes):
+        byte, mask = chunkmap.bit(position)
+        if size and not bits[byte] & mask:
+            columns.sizes[position] = 0
+            dropped = True
+    return dropped
+
+
+def _fresh_rows(table: ChunkTable, columns: Columns) -> list[int] | None:
+    """The rows that nobody has claimed yet; None if one is claimed otherwise."""
+    fresh = []
+    offsets, sizes = columns.offsets, columns.sizes
+    for row, position in enumerate(table.positions):
+        if not sizes[position]:
+            fresh.append(row)
+        elif (
+            sizes[position] != table.uncompressed_sizes[row]
+            or offsets[position] != table.uncompressed_offsets[row]
+            or columns.digest(position)
+            != table.digests[row * DIGEST_SIZE : (row + 1) * DIGEST_SIZE]
+        ):
+            return None
+    return fresh
+
+
+def _enter(table: ChunkTable, rows: list[int], columns: Columns) -> None:
+    for row in rows:
+        position = table.positions[row]
+        if columns.sizes[position]:
+            raise StorageError(f"two chunks are number {position}")
+        columns.sizes[position] = table.uncompressed_sizes[row]
+        columns.offsets[position] = table.uncompressed_offsets[row]
+        columns.digests[position * DIGEST_SIZE : (position + 1) * DIGEST_SIZE] = table.digests[
+            row * DIGEST_SIZE : (row + 1) * DIGEST_SIZE
+        ]
+
+
+def _overlaps(columns: Columns) -> bool:
+    claimed = [position for position, size in enumerate(columns.sizes) if size]
+    claimed.sort(key=columns.offsets.__getitem__)
+    end = 0
+    for position in claimed:
+        if columns.offsets[position] < end:
+            return True
+        end = columns.offsets[position] + columns.sizes[position]
+    return False

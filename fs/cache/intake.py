@@ -1,0 +1,130 @@
+"""How a chunk enters a cache: decoded, verified by its digest, then written. Runs in threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from fs.cache.files import BlobFiles
+from fs.cache.index import ContentIndex
+from fs.cache.quota import Quota
+from fs.format import codec
+from fs.format.blobtable import BlobRecord
+from fs.format.chunkinfo import ChunkFlag
+from fs.format.chunktable import ChunkRow, ChunkTable
+from fs.format.errors import Failure, FormatError, VerifyError
+
+_UNSUPPORTED = ChunkFlag.ENCRYPTED | ChunkFlag.BATCH
+#: What compression may add to a small chunk (bytes).
+_FRAMING = 16 << 10
+
+
+class Decoded(NamedTuple):
+    """A row and its bytes, or why there are none. `stored`: the files have it."""
+
+    row: int
+    data: bytes | None
+    error: Failure | None
+    stored: bool
+
+
+class Intake:
+    """For one blob. `files` is None when nothing can be stored, `index` when nothing is shared."""
+
+    def __init__(
+        self,
+        blob: BlobRecord,
+        table: ChunkTable,
+        digester: int,
+        files: BlobFiles | None,
+        index: ContentIndex | None = None,
+        quota: Quota | None = None,
+    ) -> None:
+        self._blob = blob
+        self._table = table
+        self._digester = digester
+        self._files = files
+        self._index = index
+        self._quota = quota
+
+    def checked(self, row: int) -> ChunkRow:
+        """The row, if it is of a kind and size that can be fetched; else FormatError."""
+        chunk = self._table.row(row)
+        if chunk.flags & _UNSUPPORTED:
+            raise FormatError("encrypted or batched chunks are not supported", self._where(chunk))
+        if chunk.compressed_size > 2 * chunk.uncompressed_size + _FRAMING:
+            raise FormatError(f"absurd compressed size {chunk.compressed_size}", self._where(chunk))
+        return chunk
+
+    def decode(self, rows: Iterable[int], base: int, body: bytes) -> list[Decoded]:
+        """Take in `rows` from compressed bytes that begin at offset `base` of the blob."""
+        view = memoryview(body)
+        results = []
+        for row in rows:
+            chunk = self._table.row(row)
+            start = chunk.compressed_offset - base
+            try:
+                data = self._verified(chunk, view[start : start + chunk.compressed_size])
+                results.append(Decoded(row, data, None, self._store(chunk, data)))
+            except Failure as error:
+                results.append(Decoded(row, None, error, False))
+        self._tell(results)
+        return results
+
+    def may_copy(self) -> bool:
+        return self._index is not None
+
+    def copy(self, rows: Iterable[int]) -> list[Decoded]:
+        """Take in those of `rows` whose bytes another blob of the cache has."""
+        results: list[Decoded] = []
+        if self._index is None:
+            return results
+        for row in rows:
+            chunk = self._table.row(row)
+            data = self._index.read(self._digester, chunk.digest, chunk.uncompressed_size)
+            if data is not None and self._is_right(chunk, data):
+                results.append(Decoded(row, data, None, self._store(chunk, data)))
+        return results
+
+    def recheck(self, row: int) -> bytes | None:
+        """A suspect chunk's bytes if they are right; otherwise it is no suspect any more."""
+        assert self._files is not None
+        chunk = self._table.row(row)
+        data = self._files.suspected(chunk.uncompressed_offset, chunk.uncompressed_size)
+        if data is None or not self._is_right(chunk, data):
+            self._files.drop(chunk.position)
+            return None
+        self._files.believe(chunk.position)
+        return data
+
+    def _verified(self, chunk: ChunkRow, piece: memoryview) -> bytes:
+        compressor = self._blob.compressor if chunk.flags & ChunkFlag.COMPRESSED else 0
+        try:
+            data = codec.decompress(compressor, piece, chunk.uncompressed_size)
+        except FormatError as error:
+            raise VerifyError(f"{self._where(chunk)}: {error}") from error
+        if not self._is_right(chunk, data):
+            raise VerifyError(f"{self._where(chunk)}: its bytes do not have their digest")
+        return data
+
+    def _is_right(self, chunk: ChunkRow, data: bytes) -> bool:
+        return codec.digest(self._digester, data) == chunk.digest
+
+    def _store(self, chunk: ChunkRow, data: bytes) -> bool:
+        if self._files is None or (self._quota is not None and self._quota.full):
+            return False
+        return self._files.store(chunk.position, chunk.uncompressed_offset, data)
+
+    def _tell(self, results: list[Decoded]) -> None:
+        """Let other blobs find what was stored."""
+        if self._index is None or self._files is None:
+            return
+        rows = [self._table.row(decoded.row) for decoded in results if decoded.stored]
+        self._index.add(
+            self._digester,
+            self._files.data_path,
+            [(row.digest, row.uncompressed_offset) for row in rows],
+        )
+
+    def _where(self, chunk: ChunkRow) -> str:
+        return f"blob {self._blob.blob_id} chunk {chunk.position}"

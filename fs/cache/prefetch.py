@@ -1,0 +1,215 @@
+"""What is fetched before anybody asks: the image's own list first, then, if wanted, all the rest.
+
+The list is fetched in its order by few large ranges, the rest blob by blob at a
+limited rate. A request is made only when no reader waits. It works until all is
+here, can be held and continued, and survives an outage as a state, not as an end:
+`resume` tries again. Nothing here runs by the clock but the limited rate.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import trio
+
+from fs.cache.blob import BlobCache
+from fs.cache.fetch import Urgency
+from fs.format.chunktable import ChunkTable
+from fs.format.errors import Failure, FormatError, UsageError, VerifyError
+
+log = logging.getLogger(__name__)
+
+MODES = ("table", "all", "none")
+#: One request (bytes, as stored).
+_REQUEST = 8 << 20
+#: Chunks nobody listed that are fetched along rather than by a second request (bytes).
+_GAP = 128 << 10
+_SMALLEST = 256 << 10
+
+
+class Content(Protocol):
+    """The part of an image that is used here."""
+
+    def prefetch_plan(self) -> AsyncIterator[tuple[BlobCache, range]]: ...
+    async def all_blobs(self) -> list[BlobCache]: ...
+    async def settle(self) -> bool: ...
+
+
+class Range(NamedTuple):
+    """Neighbouring rows, in order, that one request can bring."""
+
+    cache: BlobCache
+    rows: list[int]
+
+    @property
+    def size(self) -> int:
+        """Bytes as stored of what is still to come."""
+        return sum(map(self.cache.table.compressed_sizes.__getitem__, self.missing))
+
+    @property
+    def missing(self) -> list[int]:
+        return self.cache.missing(self.rows)
+
+
+class Prefetch:
+    """One image's. `run` once; everything else may be called at any time.
+
+    `mode` is one of MODES; `bandwidth` limits what the list does not name (bytes a second).
+    """
+
+    def __init__(self, image: Content, mode: str = "table", bandwidth: int | None = None) -> None:
+        if mode not in MODES:
+            raise UsageError(f"prefetch {mode!r}: not one of {', '.join(MODES)}")
+        if bandwidth is not None and bandwidth <= 0:
+            raise UsageError("the prefetch bandwidth must be more than 0")
+        self._image = image
+        self._mode = mode
+        self._pace = _Pace(bandwidth)
+        self._going = trio.Event()
+        self._going.set()
+        self._state = "none" if mode == "none" else "table"
+        self._failure: Failure | None = None
+        self._chunks = self._done = 0
+
+    async def run(self) -> None:
+        """Ends when all is here; after a failure it waits for `resume`. Raises no Failure."""
+        while self._state not in ("none", "done"):
+            self._failure = None
+            try:
+                await self._work()
+            except Failure as failure:
+                self._failure = failure
+            if self._failure is None:
+                self._state = "done"
+            else:
+                log.warning("prefetch stops: %s", self._failure)
+                self._state = "stopped"
+                self.pause()
+                await self._going.wait()
+
+    def pause(self) -> None:
+        """Begin no request from now on; those under way are finished."""
+        if self._going.is_set():
+            self._going = trio.Event()
+
+    def resume(self) -> None:
+        """Go on after `pause`, or try again what failed."""
+        self._going.set()
+
+    def status(self) -> dict[str, Any]:
+        """`state`: none, table, all, paused, stopped (see `error`) or done."""
+        held = not self._going.is_set() and self._state in ("table", "all")
+        return {
+            "mode": self._mode,
+            "state": "paused" if held else self._state,
+            "chunks": self._chunks,
+            "done": self._done,
+            "error": str(self._failure) if self._failure else None,
+        }
+
+    async def _work(self) -> None:
+        self._state, self._chunks, self._done = "table", 0, 0
+        wanted: dict[BlobCache, dict[int, None]] = {}
+        async for cache, rows in self._image.prefetch_plan():
+            wanted.setdefault(cache, {}).update(dict.fromkeys(rows))
+        listed = [
+            Range(cache, rows)
+            for cache, chosen in wanted.items()
+            for rows in ranges(cache.table, list(chosen), _REQUEST)
+        ]
+        await self._load(listed, limited=False)
+        if self._mode == "all":
+            self._state = "all"
+            await self._load(list(self._remainder(await self._image.all_blobs())), limited=True)
+            if self._failure is None:
+                await self._image.settle()
+
+    def _remainder(self, caches: Iterable[BlobCache]) -> Iterator[Range]:
+        limit = self._pace.request(_REQUEST)
+        for cache in caches:
+            absent = cache.missing(range(len(cache.table)))
+            for rows in ranges(cache.table, absent, limit):
+                yield Range(cache, rows)
+
+    async def _load(self, todo: Sequence[Range], *, limited: bool) -> None:
+        """Two requests at a time, so that the link is not idle between one and the next."""
+        self._chunks += sum(len(each.rows) for each in todo)
+        queue = iter(todo)
+        async with trio.open_nursery() as nursery:
+            for _ in range(Urgency.PREFETCH.value):
+                nursery.start_soon(self._load_from, queue, limited)
+        if self._failure is not None and not _is_local_to_a_chunk(self._failure):
+            raise self._failure
+
+    async def _load_from(self, queue: Iterator[Range], limited: bool) -> None:
+        """A damaged chunk is passed over; any other failure would only meet the next one too."""
+        for each in queue:
+            await self._going.wait()
+            if limited:
+                await self._pace.wait(each.size)
+            if self._failure is not None and not _is_local_to_a_chunk(self._failure):
+                return
+            try:
+                await each.cache.load(each.rows)
+            except Failure as failure:
+                self._failure = failure
+            self._done += len(each.rows)
+
+
+def _is_local_to_a_chunk(failure: Failure) -> bool:
+    return isinstance(failure, VerifyError | FormatError)
+
+
+def ranges(table: ChunkTable, wanted: Sequence[int], limit: int) -> list[list[int]]:
+    """`wanted` rows as ranges of up to `limit` bytes, in the order in which the first is wanted.
+
+    Small gaps are filled with the rows that lie in them: they are paid for anyway.
+    """
+    rank: dict[int, int] = {}
+    for number, row in enumerate(wanted):
+        rank.setdefault(row, number)
+    found: list[tuple[int, list[int]]] = []
+    for row in sorted(rank):
+        if found and _continues(table, found[-1][1], row, limit):
+            first, rows = found[-1]
+            rows.extend(range(rows[-1] + 1, row + 1))
+            found[-1] = min(first, rank[row]), rows
+        else:
+            found.append((rank[row], [row]))
+    found.sort(key=lambda each: each[0])
+    return [rows for _, rows in found]
+
+
+def _continues(table: ChunkTable, rows: list[int], row: int, limit: int) -> bool:
+    """Whether `row` and what lies before it can join `rows`: stored behind them, and near."""
+    end = table.compressed_offsets[rows[-1]] + table.compressed_sizes[rows[-1]]
+    gap = table.compressed_offsets[row] - end
+    if not 0 <= gap <= _GAP:
+        return False
+    for between in range(rows[-1] + 1, row):
+        if not end <= table.compressed_offsets[between] <= table.compressed_offsets[row]:
+            return False
+    whole = table.compressed_offsets[row] + table.compressed_sizes[row]
+    return whole - table.compressed_offsets[rows[0]] <= limit
+
+
+class _Pace:
+    """A bucket of bytes that fills at `rate` a second and may be in debt by one request."""
+
+    def __init__(self, rate: int | None) -> None:
+        self._rate = rate
+        self._free = 0.0
+
+    def request(self, largest: int) -> int:
+        """How large a request may be, so that it holds the link for about a second."""
+        return largest if self._rate is None else min(largest, max(_SMALLEST, self._rate))
+
+    async def wait(self, amount: int) -> None:
+        """Wait until `amount` bytes may begin to come."""
+        if self._rate is None:
+            return
+        begin = max(self._free, trio.current_time())
+        self._free = begin + amount / self._rate
+        await trio.sleep_until(begin)

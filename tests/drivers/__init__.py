@@ -1,0 +1,1 @@
+"""Trees as the kernel reads them, by each of the drivers."""
