@@ -102,6 +102,7 @@ CAPABILITIES: dict[str, Callable[[], str]] = {
     "overlay": _overlay,
     "registry": lambda: programs_missing("docker-registry", "htpasswd", "openssl"),
     "containerd": lambda: _root() or programs_missing("containerd", "ctr", "runc"),
+    "fio": lambda: programs_missing("fio"),
     "nginx": lambda: programs_missing("nginx"),
     "oci_tools": lambda: programs_missing("umoci", "skopeo"),
     "s3": lambda: modules_missing("moto", "flask", "flask_cors", "botocore"),

@@ -1,0 +1,1 @@
+"""Reading by other people's tools, on every transport."""
