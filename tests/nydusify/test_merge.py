@@ -37,13 +37,11 @@ def test_two_layers(name: str, tmp_path: Path) -> None:
     assert_as_overlayfs([base().tar(), UPPERS[name].tar()], tmp_path)
 
 
-@pytest.mark.parametrize("name", UPPERS)
+# Repeated, this one links to a name that its own layer has replaced.
+@pytest.mark.parametrize("name", [name for name in UPPERS if name != "hard link below, replaced"])
 def test_on_top_of_itself(name: str, tmp_path: Path) -> None:
     """What one layer hides or adds stays so under a third one that repeats it."""
-    layers = [base().tar(), UPPERS[name].tar(), UPPERS[name].tar()]
-    if name == "hard link below, replaced":
-        pytest.skip("repeats a link to a name that its own layer replaces")
-    assert_as_overlayfs(layers, tmp_path)
+    assert_as_overlayfs([base().tar(), UPPERS[name].tar(), UPPERS[name].tar()], tmp_path)
 
 
 def test_alpine(samples: Path, tmp_path: Path) -> None:
