@@ -18,7 +18,7 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks.images.build import TAG, cached_image
-from benchmarks.images.recipe import FLASK
+from benchmarks.images.catalogue.languages import FLASK
 from benchmarks.isolation import isolate, left_behind
 from benchmarks.measure import drop_caches, first_output, program, run_to_end
 from benchmarks.record import Record, Row, machine, table, write_record

@@ -17,14 +17,17 @@ from runner.syscalls import CLONE_NEWNS, setns
 _ENTERED = "LAZYRUN_BENCHMARK_ISOLATED"
 
 
-def isolate(module: str, arguments: list[str], *, megabits: int | None = None) -> None:
+def isolate(
+    module: str, arguments: list[str], *, network: bool = False, megabits: int | None = None
+) -> None:
     """Return inside new mount and PID namespaces, where `python -m module` starts again.
 
-    With `megabits` also in a network namespace whose loopback has that speed.
-    Needs root, and iproute2 for `megabits`.
+    With `network` also in a network namespace that has a loopback only, so that every
+    port is free; with `megabits` one whose loopback has that speed.
+    Needs root, and iproute2 for a network.
     """
     if os.environ.get(_ENTERED) != "1":
-        network = ["--net"] if megabits else []
+        own_network = ["--net"] if network or megabits else []
         # The shell is process 1 and collects orphans, as any init does.
         inner = ["sh", "-c", '"$@"', "sh", sys.executable, "-m", module, *arguments]
         os.environ[_ENTERED] = "1"
@@ -37,12 +40,14 @@ def isolate(module: str, arguments: list[str], *, megabits: int | None = None) -
                 "--pid",
                 "--fork",
                 "--kill-child",
-                *network,
+                *own_network,
                 *inner,
             ],
         )
     _own_mounts()
     mounts.mount("proc", "/proc", "proc", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC)
+    if network or megabits:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     if megabits:
         _shape_loopback(megabits)
 
@@ -70,7 +75,6 @@ def _own_mounts() -> None:
 
 
 def _shape_loopback(megabits: int) -> None:
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     subprocess.run(
         ["tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", f"{megabits}mbit",
          "burst", "256kb", "limit", "4mb"],

@@ -1,73 +1,63 @@
-"""Recipes: which packages and changes make an image. Data and plain functions only."""
+"""What an image is made of and how it is run: data, and plain functions that change a tree."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Literal
 
-APP = Path(__file__).parent / "app"
+from benchmarks.images.tree import Tree
+from nydusify.readiness import Exit, Line, Port
 
-_APP_TIME = 1_700_000_000  # not that of the checkout, so that digests do not depend on it
+#: The run kinds of HelloBench.
+Kind = Literal["echo", "arguments", "stdin", "log", "port", "compile"]
 
-# VFS_CAP_REVISION_2 with CAP_NET_BIND_SERVICE permitted and effective.
-_BIND_CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Debian packages, then wheels from PyPI, then what `change` does to the tree.
+
+    `stage` are packages of an earlier build stage, whose tree `change` finds as
+    `tree.stage`; they are not in the image.
+    """
+
+    note: str
+    packages: tuple[str, ...] = ()
+    wheels: tuple[str, ...] = ()
+    stage: tuple[str, ...] = ()
+    change: Callable[[Tree], None] | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """How the image is started, and how to know that it is ready.
+
+    `arguments` take the place of the image's command. `mounts` are directories
+    beside the recipe's files (app/NAME/...) and where they are shown, read-only.
+    """
+
+    kind: Kind
+    ready: Exit | Line | Port
+    arguments: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    stdin: bytes = b""
+    mounts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A Debian base layer, a layer of `packages`, and a layer of what `finish` changes."""
+    """Layers from the lowest; the base system is below them unless `scratch`."""
 
     name: str
-    packages: tuple[str, ...]
-    finish: Callable[[Path], None]
+    layers: tuple[Layer, ...]
+    run: Run
     config: Mapping[str, object] = field(default_factory=dict)
-    suite: str = "bookworm"
+    scratch: bool = False
 
 
-def finish_flask(root: Path) -> None:
-    """Add the application, and delete and replace parts of the layers below.
-
-    Leaves whiteouts (files and a whole directory), an opaque directory, replaced and
-    re-moded files, a hard link, a symlink and a file capability.
-    """
-    (root / "opt/app").mkdir()
-    for source in (APP / "main.py", APP / "settings.yaml"):
-        copy = root / "opt/app" / source.name
-        copy.write_bytes(source.read_bytes())
-        copy.chmod(0o644)
-        os.utime(copy, (_APP_TIME, _APP_TIME))
-    os.link(root / "opt/app/main.py", root / "opt/app/main-again.py")
-    (root / "usr/local/bin/app").symlink_to("../../../opt/app/main.py")
-    server = root / "opt/app/serve"
-    server.write_text("#!/bin/sh\nexec python3 /opt/app/main.py\n")
-    server.chmod(0o755)
-    os.setxattr(server, "security.capability", _BIND_CAPABILITY)
-
-    shutil.rmtree(root / "usr/share/doc")
-    shutil.rmtree(root / "usr/share/man")
-    (root / "usr/share/man").mkdir()
-    (root / "usr/share/man/README").write_text("Manual pages were taken out.\n")
-    (root / "etc/debian_version").unlink()
-    (root / "etc/issue").write_text("A demo image.\n")
-    (root / "etc/issue.net").chmod(0o600)
-    (root / "var/lib/app").mkdir()
-    os.chown(root / "var/lib/app", 1000, 1000)
-
-
-FLASK = Recipe(
-    name="flask",
-    packages=("python3-flask", "python3-yaml"),
-    finish=finish_flask,
-    config={
-        "Env": [
-            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "GREETING=hello",
-        ],
-        "Entrypoint": ["python3"],
-        "Cmd": ["/opt/app/main.py"],
-        "WorkingDir": "/opt/app",
-    },
-)
+def http(port: int, path: str, answer: bytes) -> Port:
+    """Ready when a page has `answer` in it."""
+    ask = f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"
+    return Port(port, ask.encode(), answer)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.demo import CACHE
 from benchmarks.images.build import TAG, cached_image
-from benchmarks.images.recipe import FLASK
+from benchmarks.images.catalogue.languages import FLASK
 from tests.conftest import programs_missing
 from tests.e2e.commands import succeed
 from tests.e2e.images import blob_path, manifest_of
