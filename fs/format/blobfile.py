@@ -16,6 +16,7 @@ from fs.format import blobmeta, codec, tarheader
 from fs.format.blobtable import DEFAULT_CHUNK_SIZE, BlobFeature, BlobRecord, Compressor, Digester
 from fs.format.buffer import Buffer
 from fs.format.chunktable import ChunkRow
+from fs.format.contexts import BatchContext, pack_batches
 from fs.format.errors import FormatError, VerifyError
 from fs.format.tree import Chunk
 
@@ -125,17 +126,21 @@ def build_trailer(
     data_sha256: _Hash,
     options: BlobOptions,
     bootstrap: bytes | None = None,
+    batches: Sequence[BatchContext] = (),
 ) -> Trailer:
     """Everything after the `data_size` bytes of chunk data, and the finished record.
 
-    `chunks` are all of the blob's, by position. `data_sha256` is hashlib.sha256 fed with the chunk
-    data; it is not changed. The record's blob_id is the sha256 of the whole blob file
-    (data and trailer); its index is for the caller to set.
+    `chunks` are all of the blob's, by position. With `batches`, to which chunks refer by their
+    number, chunk information is v2 whatever the options say. `data_sha256` is hashlib.sha256 fed
+    with the chunk data; it is not changed. The record's blob_id is the sha256 of the whole blob
+    file (data and trailer); its index is for the caller to set.
     """
     record = _describe(chunks, options)
+    if batches:
+        record.features |= BlobFeature.BATCH | BlobFeature.CHUNK_INFO_V2
     parts = _Parts(data_size)
     _add_data_entry(parts, data_size, data_sha256, record.uncompressed_size)
-    array, header = _add_chunk_info(parts, chunks, record)
+    array, header = _add_chunk_info(parts, chunks, record, batches)
     if options.inline_digests:
         content = b"".join([chunk.digest for chunk in chunks])
         parts.close(DIGESTS, parts.add(DIGESTS, content, Compressor.NONE))
@@ -178,11 +183,13 @@ def _add_data_entry(parts: _Parts, size: int, data_sha256: _Hash, uncompressed_s
 
 
 def _add_chunk_info(
-    parts: _Parts, chunks: Sequence[Chunk], record: BlobRecord
+    parts: _Parts, chunks: Sequence[Chunk], record: BlobRecord, batches: Sequence[BatchContext]
 ) -> tuple[bytes, blobmeta.BlobMetaHeader]:
     v2 = record.features & BlobFeature.CHUNK_INFO_V2
     pack = blobmeta.pack_v2 if v2 else blobmeta.pack_v1
-    array = pack(_rows(chunks))
+    entries = pack(_rows(chunks))
+    contexts = pack_batches(batches)
+    array = entries + contexts
     # The TOC has no number for gzip.
     gzip = record.compressor == Compressor.GZIP
     compressor = Compressor.ZSTD if gzip else Compressor(record.compressor)
@@ -197,6 +204,9 @@ def _add_chunk_info(
         record.ci_offset,
         record.ci_compressed_size,
         record.ci_uncompressed_size,
+        len(entries) if contexts else 0,
+        len(contexts),
+        len(batches),
     )
     header_size = parts.add(META_HEADER, header.pack(), Compressor.NONE)
     parts.close(META, record.ci_compressed_size + header_size)
@@ -216,6 +226,8 @@ def _rows(chunks: Iterable[Chunk]) -> Iterable[ChunkRow]:
             chunk.flags,
             chunk.digest,
             chunk.crc32,
+            chunk.context,
+            chunk.within,
         )
 
 

@@ -14,9 +14,10 @@ from typing import NamedTuple
 from fs.format import codec
 from fs.format.blobtable import MAX_CHUNK_SIZE, BlobFeature, BlobRecord
 from fs.format.buffer import Buffer
-from fs.format.chunkinfo import ChunkFlag
+from fs.format.chunkinfo import IN_A_PIECE, ChunkFlag
 from fs.format.chunktable import DIGEST_SIZE, ChunkRow, ChunkTable
 from fs.format.errors import FormatError
+from fs.format.tree import NO_CONTEXT
 
 HEADER_SIZE = 4096
 _MAGIC = 0xB10BB10B
@@ -69,31 +70,6 @@ class BlobMetaHeader(NamedTuple):
         return fields.ljust(HEADER_SIZE - 4, b"\0") + _MAGIC_WORD.pack(_MAGIC)
 
 
-class ZranContext(NamedTuple):
-    """Where a gzip stream can be entered. Offsets in the gzip file, its content, and the array."""
-
-    in_offset: int
-    out_offset: int
-    dict_offset: int
-    in_length: int
-    out_length: int
-    dict_size: int
-    byte: int
-    bits: int
-
-
-class BatchContext(NamedTuple):
-    """Sizes of a batch: small chunks that were compressed as one piece."""
-
-    compressed_size: int
-    uncompressed_size: int
-
-
-_ZRAN = Struct("<3Q3I2B2x")
-_BATCH = Struct("<2I32x")
-assert _ZRAN.size == _BATCH.size == 40
-
-
 def unpack_header(data: Buffer, name: str) -> BlobMetaHeader:
     """The header in exactly 4096 bytes; FormatError when it is none or contradicts itself."""
     if len(data) != HEADER_SIZE:
@@ -122,6 +98,8 @@ def pack_v1(rows: Iterable[ChunkRow]) -> bytes:
 
 
 def _entry_v1(row: ChunkRow) -> tuple[int, int]:
+    if row.flags & IN_A_PIECE:
+        raise FormatError(f"chunk {row.position} needs chunk information v2")
     _check_fits(row, MAX_CHUNK_SIZE)
     usize, csize = row.uncompressed_size - 1, row.compressed_size - 1
     first = (usize & _LOW_20) << 44 | row.uncompressed_offset | usize >> 20 << 8
@@ -130,7 +108,7 @@ def _entry_v1(row: ChunkRow) -> tuple[int, int]:
 
 
 def pack_v2(rows: Iterable[ChunkRow]) -> bytes:
-    """As `pack_v1`; keeps the compressed flag and the crc32, if the row has one."""
+    """As `pack_v1`; keeps the flags, and the crc32 or the place in a piece that go with them."""
     return b"".join([_V2.pack(*_entry_v2(row)) for row in rows])
 
 
@@ -138,13 +116,15 @@ def _entry_v2(row: ChunkRow) -> tuple[int, int, int]:
     _check_fits(row, MAX_CHUNK_SIZE - 1)
     flags = sum(bit for bit, flag in _V2_FLAGS.items() if row.flags & flag)
     first = flags << 56 | row.uncompressed_size - 1 << 32 | row.uncompressed_offset >> 12
-    return first, row.compressed_size << 40 | row.compressed_offset, row.crc32
+    data = row.context << 32 | row.within if row.flags & IN_A_PIECE else row.crc32
+    return first, row.compressed_size << 40 | row.compressed_offset, data
 
 
 def _check_fits(row: ChunkRow, max_compressed: int) -> None:
+    smallest = 0 if row.flags & IN_A_PIECE else 1
     if (
         not 0 < row.uncompressed_size <= MAX_CHUNK_SIZE
-        or not 0 < row.compressed_size <= max_compressed
+        or not smallest <= row.compressed_size <= max_compressed
         or row.uncompressed_offset & ~_BLOCK_OFFSET_44
         or not 0 <= row.compressed_offset <= _OFFSET_40
     ):
@@ -176,6 +156,8 @@ def _rows_v2(array: memoryview) -> Iterator[ChunkRow]:
             flags,
             b"",
             data & 0xFFFFFFFF if flags & ChunkFlag.HAS_CRC32 else 0,
+            data >> 32 if flags & IN_A_PIECE else NO_CONTEXT,
+            data & 0xFFFFFFFF if flags & IN_A_PIECE else 0,
         )
 
 
@@ -209,26 +191,6 @@ def _with_digests(rows: Iterable[ChunkRow], digests: bytes) -> Iterator[ChunkRow
     for row in rows:
         start = row.position * DIGEST_SIZE
         yield row._replace(digest=digests[start : start + DIGEST_SIZE])
-
-
-def zran_contexts(array: Buffer, header: BlobMetaHeader, where: str) -> list[ZranContext]:
-    """The contexts of a blob that refers into a gzip file."""
-    return [ZranContext._make(fields) for fields in _contexts(_ZRAN, array, header, where)]
-
-
-def batch_contexts(array: Buffer, header: BlobMetaHeader, where: str) -> list[BatchContext]:
-    """The contexts of a blob with batches."""
-    return [BatchContext._make(fields) for fields in _contexts(_BATCH, array, header, where)]
-
-
-def _contexts(
-    record: Struct, array: Buffer, header: BlobMetaHeader, where: str
-) -> Iterator[tuple[int, ...]]:
-    start = header.contexts_offset
-    end = start + header.contexts_count * record.size
-    if end > len(array) or header.contexts_count * record.size > header.contexts_size:
-        raise FormatError(f"{header.contexts_count} contexts reach past the end", where)
-    return record.iter_unpack(memoryview(array)[start:end])
 
 
 def chunk_info_range(blob: BlobRecord) -> tuple[int, int]:

@@ -27,6 +27,10 @@ class ChunkFlag(IntFlag):
     ZRAN = 0x100
 
 
+#: Flags of chunks that have no compressed range of their own (see contexts.py).
+IN_A_PIECE = ChunkFlag.BATCH | ChunkFlag.ZRAN
+
+
 class ChunkInfo(NamedTuple):
     """One chunk; field order is that on disk. Sizes and offsets in bytes."""
 

@@ -14,18 +14,23 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import NamedTuple
 
-from fs.format.blobtable import MAX_CHUNK_SIZE, BlobRecord
+from fs.format.blobtable import MAX_CHUNK_SIZE, BlobFeature, BlobRecord
 from fs.format.chunkinfo import ChunkFlag, ChunkInfo
 from fs.format.errors import FormatError
+from fs.format.tree import NO_CONTEXT
 
 DIGEST_SIZE = 32
+#: In such blobs chunks need not have a compressed range of their own.
+_WITH_PIECES = BlobFeature.BATCH | BlobFeature.ZRAN
 
 
 class ChunkRow(NamedTuple):
     """One chunk; sizes and offsets in bytes, `digest` empty when it is not known.
 
     `position` is the chunk's number in the blob's chunk information array and so its bit in
-    the chunk map; `flags` are those of `ChunkFlag`, of which HAS_CRC32 goes with `crc32`.
+    the chunk map; `flags` are those of `ChunkFlag`, of which HAS_CRC32 goes with `crc32`, BATCH
+    and ZRAN with `context` and `within`: the piece that holds the chunk, and its offset there.
+    Such a chunk has a compressed size of its own only by the way, perhaps 0.
     """
 
     position: int
@@ -36,6 +41,8 @@ class ChunkRow(NamedTuple):
     flags: int
     digest: bytes
     crc32: int = 0
+    context: int = NO_CONTEXT
+    within: int = 0
 
     @classmethod
     def of(cls, info: ChunkInfo) -> ChunkRow:
@@ -138,7 +145,8 @@ def _checked(rows: Iterable[ChunkRow], blob: BlobRecord, where: str) -> list[Chu
 
 
 def _check_row(row: ChunkRow, blob: BlobRecord, where: str) -> None:
-    if not 0 < row.uncompressed_size <= MAX_CHUNK_SIZE or row.compressed_size == 0:
+    has_range = row.compressed_size != 0 or blob.features & _WITH_PIECES
+    if not 0 < row.uncompressed_size <= MAX_CHUNK_SIZE or not has_range:
         raise FormatError(
             f"blob {blob.index}: chunk of {row.uncompressed_size} bytes "
             f"({row.compressed_size} compressed)",

@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+#: `context` of a chunk that is a piece of its own.
+NO_CONTEXT = -1
+
 
 class Chunk(NamedTuple):
     """A piece of a regular file, as it lies in a blob (sizes and offsets in bytes).
@@ -18,6 +21,9 @@ class Chunk(NamedTuple):
     those of the chunk table, of which HAS_CRC32 goes with `crc32`. Chunks shared
     by several files are equal tuples; where in the file a chunk lies follows from
     its place in `Node.chunks`. All but the last of a file have the image's chunk size.
+
+    A chunk of a batch (flags COMPRESSED and BATCH) has the offset of the batch, a compressed size
+    of 0, the number of the batch as `context` and its offset in the decoded batch as `within`.
     """
 
     digest: bytes
@@ -29,6 +35,8 @@ class Chunk(NamedTuple):
     uncompressed_size: int
     flags: int = 0
     crc32: int = 0
+    context: int = NO_CONTEXT
+    within: int = 0
 
 
 #: `Chunk.blob_index` of a hole, which reads as zeros; of such a chunk only the size counts.

@@ -26,7 +26,7 @@ from fs.format.blobtable import (
     Compressor,
     Digester,
 )
-from fs.format.chunkinfo import ChunkInfo
+from fs.format.chunkinfo import ChunkFlag, ChunkInfo
 from fs.format.errors import FormatError
 from fs.format.layout import Layout, Placed
 from fs.format.tree import HOLE, Chunk, Node
@@ -35,6 +35,8 @@ from fs.format.xattrs import count_of
 _META_START = 4096
 _BLOCK_BITS = {512: 9, 4096: 12}
 _MAX_POSITION = 0xFFFFFF
+#: That of a slice of a gzip file is told by the chunk information alone.
+_STORED_FLAGS = ~ChunkFlag.ZRAN
 _MAX_BLOCK = 0xFFFFFFFE
 _ZERO_PAGE = bytes(4096)
 
@@ -160,7 +162,7 @@ class _InodeWriter:
             table += ChunkInfo(
                 chunk.digest,
                 chunk.blob_index,
-                chunk.flags,
+                chunk.flags & _STORED_FLAGS,
                 chunk.compressed_size,
                 chunk.uncompressed_size,
                 chunk.compressed_offset,

@@ -30,6 +30,7 @@ from fs.format.blobtable import (
 from fs.format.bootstrap import open_bootstrap
 from fs.format.chunkinfo import ChunkFlag
 from fs.format.chunktable import ChunkRow, ChunkTable
+from fs.format.contexts import ZranContext, batch_contexts, zran_contexts
 from fs.format.errors import FormatError, VerifyError
 from tests.format.images import BlobBuilder, Image, new_image
 
@@ -124,6 +125,8 @@ rows = st.builds(
     st.just(0),
     st.just(b""),
     crc32=st.just(0),
+    context=st.just(-1),
+    within=st.just(0),
 )
 
 
@@ -158,15 +161,15 @@ def test_chunk_information_v2_gives_back_its_rows(drawn: list[tuple[ChunkRow, bo
 
 
 def test_contexts_are_records() -> None:
-    contexts = bytes(range(40)) + bytes(40)
+    array = bytes(range(40)) + bytes(40)
     header = blobmeta.BlobMetaHeader(BlobFeature.ZRAN, 0, 0, 0, 80, 80, 0, 80, 2)
-    first, second = blobmeta.zran_contexts(contexts, header, "zran")
+    first, second = zran_contexts(array, header, "zran")
     assert first.in_offset == 0x0706050403020100
     assert (first.in_length, first.byte, first.bits) == (0x1B1A1918, 36, 37)
-    assert second == blobmeta.ZranContext(0, 0, 0, 0, 0, 0, 0, 0)
-    assert blobmeta.batch_contexts(contexts, header, "batch")[0] == (0x03020100, 0x07060504)
+    assert second == ZranContext(0, 0, 0, 0, 0, 0, 0, 0)
+    assert batch_contexts(array, header, "batch")[0] == (0x03020100, 0x07060504)
     with pytest.raises(FormatError, match="contexts"):
-        blobmeta.zran_contexts(contexts, header._replace(contexts_count=3), "zran")
+        zran_contexts(array, header._replace(contexts_count=3), "zran")
 
 
 @given(st.binary(max_size=64))
