@@ -40,11 +40,15 @@ _MAX_CHUNKS_OF_A_FILE = 1 << 24
 
 @dataclass(frozen=True)
 class Converted:
-    """The merged tree of an image and the blobs that it refers to."""
+    """The merged tree of an image and the blobs that it refers to.
+
+    `startup`: paths of what the layers' makers want read first.
+    """
 
     root: Node
     blobs: Sequence[Blob]
     figures: list[LayerFigures]
+    startup: list[bytes]
 
 
 def convert(options: ConvertOptions, progress: Progress | None = None) -> Report:
@@ -99,15 +103,18 @@ def convert_layers(
             seconds = time.monotonic() - started
             figures.append(_figures(source, blob, store.shared - shared, seconds))
         blobs = drop_unused(root, store.blobs)
-        return Converted(root, blobs, [_without_dropped(each, blobs) for each in figures])
+        startup = [path for source in layers for path in source.startup]
+        figures = [_without_dropped(each, blobs) for each in figures]
+        return Converted(root, blobs, figures, startup)
 
 
 def write_bootstrap_file(converted: Converted, options: ConvertOptions, path: Path) -> None:
     """FormatError if the tree does not fit the format; StorageError if the disk is full."""
+    root = converted.root
     bootstrap_options = BootstrapOptions(
         chunk_size=options.chunk_size,
         compressor=options.compressor,
-        prefetch=_prefetched(converted.root, options.prefetch),
+        prefetch=_prefetched(root, options.prefetch) or _still_there(root, converted.startup),
     )
     records = [blob.record for blob in converted.blobs]
     with local_errors(path), path.open("wb") as out:
@@ -181,6 +188,12 @@ def _prefetched(root: Node, patterns: Sequence[str]) -> list[Node]:
         if node is not None:
             found[node] = None
     return list(found)
+
+
+def _still_there(root: Node, paths: Sequence[bytes]) -> list[Node]:
+    """The files that layers have at `paths` and upper layers have not taken away, each once."""
+    nodes = [lookup(root, clean(path, "start-up file")) for path in paths]
+    return list(dict.fromkeys(node for node in nodes if node and stat.S_ISREG(node.mode)))
 
 
 def _follow(root: Node, path: bytes) -> Node | None:

@@ -1,6 +1,7 @@
 """Convert a container image to a Nydus image: a bootstrap and one blob per layer.
 
 SOURCE: a registry reference, oci:DIR[:TAG], docker-archive:FILE, oci-archive:FILE,
+        containerd:NAME (an image of a containerd on this machine),
         dir:ROOTFS (a directory tree), layer:FILE (a tar file, plain, gzip or zstd)
 TARGET: a registry reference, oci:DIR[:TAG], docker-archive:FILE
 
@@ -16,14 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fs.format.errors import UsageError
+from nydusify.access import add_access_arguments, store_options
 
 if TYPE_CHECKING:
-    from fs.registry.store import StoreOptions
     from nydusify.options import ConvertOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_places(parser)
+    add_access_arguments(parser)
     _add_format(parser)
     parser.add_argument(
         "--work-dir",
@@ -61,25 +63,12 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
         metavar="OS/ARCH",
         help="of an image for several platforms: this one (default: this machine's)",
     )
-    parser.add_argument("--plain-http", action="store_true", help="speak http to registries")
     parser.add_argument(
         "--source-insecure",
         action="store_true",
         help="do not check the source's certificate, and allow http",
     )
     parser.add_argument("--target-insecure", action="store_true", help="the same for the target")
-    parser.add_argument(
-        "--auth-file",
-        type=Path,
-        metavar="FILE",
-        help="logins (default: those of docker and podman)",
-    )
-    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust")
-    parser.add_argument(
-        "--hosts-dir",
-        metavar="DIR",
-        help="mirrors and certificates of registries (default: containerd's and docker's certs.d)",
-    )
 
 
 def _add_format(parser: argparse.ArgumentParser) -> None:
@@ -152,8 +141,8 @@ def _options(arguments: argparse.Namespace) -> ConvertOptions:
         chunk_size=parse_chunk_size(arguments.fs_chunk_size),
         prefetch=_prefetch_patterns(arguments.prefetch_patterns),
         work_dir=arguments.work_dir or (Path(temporary) if temporary else None),
-        source_store=_store(arguments, insecure=arguments.source_insecure),
-        target_store=_store(arguments, insecure=arguments.target_insecure),
+        source_store=store_options(arguments, insecure=arguments.source_insecure),
+        target_store=store_options(arguments, insecure=arguments.target_insecure),
         threads=arguments.threads,
     )
 
@@ -174,6 +163,10 @@ def _archive_place(file: str) -> str:
     return f"{'docker' if 'manifest.json' in names else 'oci'}-archive:{file}"
 
 
+#: Sources that are in no registry.
+_ELSEWHERE = ("oci:", "oci-archive:", "docker-archive:", "containerd:", "dir:", "layer:")
+
+
 def _target(arguments: argparse.Namespace, source: str) -> str:
     if arguments.target_archive is not None:
         return f"docker-archive:{arguments.target_archive}"
@@ -181,7 +174,7 @@ def _target(arguments: argparse.Namespace, source: str) -> str:
         return str(arguments.target)
     from fs.registry.reference import parse_reference
 
-    if source.startswith(("oci:", "oci-archive:", "docker-archive:", "dir:", "layer:")):
+    if source.startswith(_ELSEWHERE):
         raise UsageError("--target-suffix works only with a source in a registry")
     reference = parse_reference(source.removeprefix("docker://"))
     if reference.tag is None:
@@ -198,17 +191,3 @@ def _prefetch_patterns(values: list[str] | None) -> tuple[str, ...]:
         if not pattern.startswith("/"):
             raise UsageError(f"prefetch pattern {pattern!r} is not an absolute path")
     return patterns
-
-
-def _store(arguments: argparse.Namespace, *, insecure: bool) -> StoreOptions:
-    from fs.registry.hosts import hosts_dirs
-    from fs.registry.store import StoreOptions
-
-    return StoreOptions(
-        plain_http=arguments.plain_http,
-        insecure=insecure,
-        auth_file=arguments.auth_file,
-        ca_file=arguments.ca_file,
-        hosts_dirs=hosts_dirs(arguments.hosts_dir),
-        environment=os.environ,
-    )

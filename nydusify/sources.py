@@ -21,12 +21,13 @@ from typing import Any, BinaryIO, Protocol
 from fs.format.errors import FormatError, UsageError, VerifyError, local_errors
 from fs.registry.descriptor import Descriptor
 from fs.registry.manifest import is_nydus
-from fs.registry.mediatypes import DOCKER_CONFIG, OCI_CONFIG, layer_compression
+from fs.registry.mediatypes import layer_compression
 from fs.registry.platform import Platform, default_platform
 from fs.registry.store import Image, ImageReader, StoreOptions, open_reader
 from fs.tar.entry import Entry
 from fs.tar.reader import TarReader
 from fs.tar.stream import LayerStream
+from nydusify.estargz import FrameCheck, ImageEntries, Table, table_of, table_of_file
 from nydusify.rootfs import RootfsEntries
 
 Advance = Callable[[int], None]
@@ -45,13 +46,15 @@ class SourceLayer:
     """`name` is for messages. `size` is in bytes as stored, 0 if not known.
 
     `open(advance)` gives the entries; leaving it without an error means that the layer
-    was whole and true. `advance` is told of the bytes read.
+    was whole and true. `advance` is told of the bytes read. `startup` is filled then: paths
+    of files that the layer's maker wants read first.
     """
 
     name: str
     digest: str
     size: int
     open: Callable[[Advance], AbstractContextManager[Entries]]
+    startup: list[bytes] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,9 @@ def open_source(
     """The image at `place`; FormatError if it cannot be converted."""
     kind, colon, path = place.partition(":")
     if colon and not path:
-        raise UsageError(f"{place} lacks a path")
-    if kind == "dir":
-        yield _single(place, platform, partial(_open_rootfs, Path(path)))
-        return
-    if kind == "layer":
-        name = f"layer {path}"
-        open_raw = partial(_open_file, Path(path))
-        yield _single(place, platform, partial(_open_tar, name, open_raw, None))
+        raise UsageError(f"{place} lacks a {'name' if kind == 'containerd' else 'path'}")
+    if kind in ("dir", "layer"):
+        yield _single(place, Path(path), platform)
         return
     reader = open_reader(place, options)
     try:
@@ -88,19 +86,26 @@ def open_source(
         reader.close()
 
 
-def _single(
-    place: str,
-    platform: Platform | None,
-    opener: Callable[[Advance], AbstractContextManager[Entries]],
-) -> SourceImage:
-    file = Path(place.partition(":")[2])
-    with local_errors(file):
-        found = file.stat()
-        if stat.S_ISDIR(found.st_mode) != place.startswith("dir:"):
-            wrong = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.ENOTDIR
+def _single(place: str, path: Path, platform: Platform | None) -> SourceImage:
+    """The image of which a directory, or a file with a tar in it, is the only layer."""
+    is_tree = place.startswith("dir:")
+    with local_errors(path):
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode) != is_tree:
+            wrong = errno.ENOTDIR if is_tree else errno.EISDIR
             raise OSError(wrong, os.strerror(wrong))
-    size = found.st_size if stat.S_ISREG(found.st_mode) else 0
-    layer = SourceLayer(str(file), "", size, opener)
+    startup: list[bytes] = []
+    opener: Callable[[Advance], AbstractContextManager[Entries]] = partial(_open_rootfs, path)
+    size = 0
+    if not is_tree:
+        table = None
+        if stat.S_ISREG(found.st_mode):
+            size = found.st_size
+            with local_errors(path), path.open("rb") as file:
+                table = table_of_file(file)
+        stored = _Stored(f"layer {path}", partial(_open_file, path), table, startup)
+        opener = partial(_open_tar, stored)
+    layer = SourceLayer(str(path), "", size, opener, startup)
     platform = platform or default_platform()
     return SourceImage(place, [layer], platform, platform.to_json())
 
@@ -109,10 +114,6 @@ def _stored_image(reader: ImageReader, image: Image) -> SourceImage:
     manifest, config = image.manifest, image.config
     if is_nydus(manifest):
         raise FormatError("is a Nydus image already", reader.name)
-    if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
-        raise FormatError(
-            f"holds {manifest.config.media_type[:120]!r}, which is no container image", reader.name
-        )
     if len(config.diff_ids) != len(manifest.layers):
         raise FormatError(
             f"{len(manifest.layers)} layers, but {len(config.diff_ids)} diff IDs", reader.name
@@ -123,8 +124,11 @@ def _stored_image(reader: ImageReader, image: Image) -> SourceImage:
     ):
         name = f"{reader.name}: layer {number} of {len(manifest.layers)} ({layer.digest[:19]}…)"
         _check_type(layer, name)
-        opener = partial(_open_tar, name, partial(reader.open_blob, layer), diff_id)
-        layers.append(SourceLayer(name, layer.digest, layer.size, opener))
+        startup: list[bytes] = []
+        table = table_of(layer.annotations, name)
+        stored = _Stored(name, partial(reader.open_blob, layer), table, startup, diff_id)
+        opener = partial(_open_tar, stored)
+        layers.append(SourceLayer(name, layer.digest, layer.size, opener, startup))
     return SourceImage(reader.name, layers, config.platform, config.document, manifest.annotations)
 
 
@@ -145,17 +149,30 @@ def _open_rootfs(path: Path, advance: Advance) -> Iterator[Entries]:
     yield RootfsEntries(path, advance)
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A layer's bytes as stored, and what is promised of them. `startup` is to be filled."""
+
+    name: str
+    open: Callable[[], BinaryIO]
+    table: Table | None
+    startup: list[bytes]
+    diff_id: str | None = None
+
+
 @contextmanager
-def _open_tar(
-    name: str, open_raw: Callable[[], BinaryIO], diff_id: str | None, advance: Advance
-) -> Iterator[Entries]:
-    with closing(open_raw()) as stored, ThreadPoolExecutor(1, "decompress") as pool:
-        raw = _Counted(stored, advance, name)
+def _open_tar(layer: _Stored, advance: Advance) -> Iterator[Entries]:
+    name, diff_id = layer.name, layer.diff_id
+    with closing(layer.open()) as stored, ThreadPoolExecutor(1, "decompress") as pool:
+        raw = _Counted(stored, advance, name, layer.table)
         try:
             stream = LayerStream(raw, name, pool)
             try:
                 reader = TarReader(stream)
-                yield reader
+                if layer.table:
+                    yield ImageEntries(reader, layer.table, layer.startup, name)
+                else:
+                    yield reader
                 found = stream.drain()
             finally:
                 stream.stop()
@@ -163,26 +180,36 @@ def _open_tar(
             raw.drain()  # if the bytes are not the promised ones, that is the better message
             raise
         raw.drain()
-        if diff_id is None and not reader.complete:
+        cut = not reader.complete and layer.table is None  # a table stands at a layer's end
+        if diff_id is None and cut:
             raise FormatError("tar archive without an end mark: it is cut short", name)
         if diff_id is not None and found != diff_id:
             raise VerifyError(f"{name}: decompressed it is {found}, not {diff_id}")
+        raw.finish()
 
 
 class _Counted:
-    """Reads `stored`, which messages call `name`, and tells how much."""
+    """Reads `stored`, which messages call `name`, tells how much, and checks its table."""
 
-    def __init__(self, stored: BinaryIO, advance: Advance, name: str) -> None:
+    def __init__(self, stored: BinaryIO, advance: Advance, name: str, table: Table | None) -> None:
         self._stored = stored
         self._advance = advance
         self._name = name
+        self._check = FrameCheck(table, name) if table and table.frame_digest else None
 
     def read(self, size: int, /) -> bytes:
         with local_errors(self._name):
             data = self._stored.read(size)
         self._advance(len(data))
+        if self._check:
+            self._check.update(data)
         return data
 
     def drain(self) -> None:
         while self.read(1 << 20):
             pass
+
+    def finish(self) -> None:
+        """VerifyError if the table was not there."""
+        if self._check:
+            self._check.finish()

@@ -102,6 +102,7 @@ CAPABILITIES: dict[str, Callable[[], str]] = {
     "overlay": _overlay,
     "registry": lambda: programs_missing("docker-registry", "htpasswd", "openssl"),
     "containerd": lambda: _root() or programs_missing("containerd", "ctr", "runc"),
+    "estargz": lambda: programs_missing("ctr-remote"),
     "fio": lambda: programs_missing("fio"),
     "nginx": lambda: programs_missing("nginx"),
     "oci_tools": lambda: programs_missing("umoci", "skopeo"),

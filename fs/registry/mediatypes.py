@@ -26,8 +26,13 @@ NYDUS_ARTIFACT: Final = "application/vnd.nydus.image.manifest.v1+json"
 NYDUS_CONFIG: Final = "application/vnd.nydus.image.config.v1+json"
 NYDUS_OS_FEATURE: Final = "nydus.remoteimage.v1"
 
+#: Of images that docker 1.9 and older pushed.
+UNTYPED_CONFIG: Final = "application/octet-stream"
+
 MANIFEST_TYPES: Final = (OCI_MANIFEST, DOCKER_MANIFEST)
 INDEX_TYPES: Final = (OCI_INDEX, DOCKER_INDEX)
+#: Of container images; anything else with a manifest is an artifact.
+CONFIG_TYPES: Final = (OCI_CONFIG, DOCKER_CONFIG, NYDUS_CONFIG, UNTYPED_CONFIG)
 
 _COMPRESSIONS: Final[dict[str, Literal["gzip", "zstd", "none"]]] = {
     OCI_LAYER: "none",
@@ -45,7 +50,9 @@ def layer_compression(media_type: str) -> Literal["gzip", "zstd", "none"]:
     if known:
         return known
     if "foreign" in media_type or "nondistributable" in media_type:
-        raise FormatError(f"foreign layers ({media_type}) are kept outside registries; unsupported")
+        raise FormatError(
+            f"foreign layers ({media_type[:120]}) may not be distributed; they are not converted"
+        )
     if media_type == NYDUS_BLOB:
         raise FormatError("this is a Nydus data blob, not a tar layer")
     raise FormatError(f"layers of type {media_type[:120]!r} are not supported")

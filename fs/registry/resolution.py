@@ -12,6 +12,7 @@ from fs.format.errors import FormatError, NotFoundError
 from fs.registry.config import MAX_CONFIG, parse_config
 from fs.registry.descriptor import Descriptor
 from fs.registry.manifest import Index, Manifest, parse_manifest
+from fs.registry.mediatypes import CONFIG_TYPES
 from fs.registry.platform import Platform, default_platform
 from fs.registry.store import Image
 
@@ -56,6 +57,9 @@ def _descriptor(manifest: Manifest) -> Descriptor:
 def _with_config(
     source: DocumentSource, manifest: Manifest, descriptor: Descriptor, asked: Platform | None
 ) -> Image:
+    if manifest.config.media_type not in CONFIG_TYPES:
+        kind = manifest.artifact_type or manifest.config.media_type
+        raise FormatError(f"is an artifact of type {kind[:120]!r}, no container image", source.name)
     raw = source.read_blob(manifest.config, MAX_CONFIG)
     config = parse_config(raw, f"{source.name}: configuration")
     known = config.platform.os and config.platform.architecture

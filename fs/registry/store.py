@@ -4,6 +4,7 @@
     oci:DIR[:TAG]                    an OCI image layout
     oci-archive:FILE[:TAG]           the same in a tar file (reading only)
     docker-archive:FILE[:NAME:TAG]   what `docker save` writes
+    containerd:NAME                  the content store of a local containerd (reading only)
 
 What a reader returns is verified by digest, except `read_range`, whose callers
 verify chunks. A writer shows nothing under the target's name before the last
@@ -108,6 +109,8 @@ class StoreOptions:
     http is tried where https does not answer. `auth_file`: the only place for logins.
     `hosts_dirs`: mirrors and certificates of registries, see fs/registry/hosts.py.
     `environment`: HOME, DOCKER_CONFIG, REGISTRY_AUTH_FILE, XDG_*, PATH, *_PROXY.
+    `containerd_address`, `containerd_namespace`: else those of containerd's environment
+    variables, else its own defaults.
     Timeouts are in seconds, of one wait each; for all waits of an answer see
     fs/registry/pace.py.
     """
@@ -117,6 +120,8 @@ class StoreOptions:
     auth_file: Path | None = None
     ca_file: Path | None = None
     hosts_dirs: tuple[Path, ...] = ()
+    containerd_address: str = ""
+    containerd_namespace: str = ""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     connect_timeout: float = 10.0
@@ -135,6 +140,10 @@ def open_reader(text: str, options: StoreOptions | None = None) -> ImageReader:
         from fs.registry.archive import open_archive
 
         return open_archive(kind, rest, text)
+    if kind == "containerd":
+        from fs.registry.containerd import ContainerdReader
+
+        return ContainerdReader(rest, options)
     from fs.registry.remote import RegistryReader
 
     return RegistryReader(parse_reference(rest), options)
@@ -159,14 +168,14 @@ def open_writer(
         from fs.registry.archive_writer import open_archive_writer
 
         return open_archive_writer(rest, text)
-    if kind == "oci-archive":
-        raise UsageError(f"{text}: oci-archive is for reading only; use oci: or docker-archive:")
+    if kind in ("oci-archive", "containerd"):
+        raise UsageError(f"{text}: {kind} is for reading only; use oci: or docker-archive:")
     from fs.registry.remote import RegistryWriter
 
     return RegistryWriter(parse_reference(rest), options, mount_from)
 
 
-_KINDS = ("oci", "oci-archive", "docker-archive")
+_KINDS = ("oci", "oci-archive", "docker-archive", "containerd")
 #: What docker would read as a repository of that name with a tag.
 _NO_IMAGES = ("dir", "layer")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from nydusify.cli import main
 from tests.nydusify.images import pulled_tree
 from tests.nydusify.test_convert import publish, stack
+from tests.parts.containerd import start_containerd
 from tests.parts.layers import unlike, with_least_names
 from tests.parts.stacks import UPPERS, base
 from tests.parts.trees import scan
@@ -40,32 +39,8 @@ OTHERWISE = {name for name in UPPERS if name.startswith("hard link") and "throug
 @pytest.fixture(scope="module")
 def ctr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ctr]:
     """`ctr` on a containerd of our own."""
-    root = tmp_path_factory.mktemp("c")
-    config = root / "config.toml"
-    config.write_text(
-        f'version = 2\nroot = "{root}/root"\nstate = "{root}/state"\n'
-        'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-        f'[grpc]\naddress = "{root}/sock"\n[ttrpc]\naddress = "{root}/ttrpc"\n'
-    )
-    with (root / "log").open("wb") as log:
-        daemon = subprocess.Popen(["containerd", "-c", config], stdout=log, stderr=log)
-
-    def run(*words: object) -> str:
-        command = ["ctr", "-a", f"{root}/sock", *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    try:
-        deadline = time.monotonic() + 20
-        while not (root / "sock").exists():
-            assert daemon.poll() is None, (root / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield run
-    finally:
-        daemon.terminate()
-        daemon.wait(20)
+    with start_containerd(tmp_path_factory.mktemp("c")) as containerd:
+        yield containerd.ctr
 
 
 def compare(ctr: Ctr, tars: list[bytes], tmp_path: Path) -> list[str]:

@@ -22,6 +22,9 @@ from fs.format.bootstrap import open_bootstrap
 from fs.mounts import MNT_DETACH, MS_RDONLY, mount, umount
 from fs.registry.descriptor import describe
 from fs.registry.mediatypes import (
+    DOCKER_CONFIG,
+    DOCKER_LAYER_GZIP,
+    DOCKER_MANIFEST,
     OCI_CONFIG,
     OCI_LAYER,
     OCI_LAYER_GZIP,
@@ -137,6 +140,21 @@ def test_target_suffix(registry: Registry) -> None:
 def test_layout_to_layout(encoding: str, tmp_path: Path) -> None:
     publish(f"oci:{tmp_path}/in:a", stack(), encoding=encoding)
     assert convert(f"oci:{tmp_path}/in:a", f"oci:{tmp_path}/out:b") == 0
+    assert_shows(f"oci:{tmp_path}/out:b", stack(), tmp_path)
+
+
+@pytest.mark.parametrize("config_type", [DOCKER_CONFIG, "application/octet-stream"])
+def test_docker_schema_2(config_type: str, tmp_path: Path) -> None:
+    """As docker pushes it, and as it did before configurations had a type."""
+    publish(f"oci:{tmp_path}/in:a", stack())
+    reader, writer = open_reader(f"oci:{tmp_path}/in:a"), open_writer(f"oci:{tmp_path}/in:b")
+    document = json.loads(reader.resolve().manifest.raw)
+    document |= {"mediaType": DOCKER_MANIFEST}
+    document["config"]["mediaType"] = config_type
+    for layer in document["layers"]:
+        layer["mediaType"] = DOCKER_LAYER_GZIP
+    writer.push_manifest(json.dumps(document).encode(), DOCKER_MANIFEST, tag=True)
+    assert convert(f"oci:{tmp_path}/in:b", f"oci:{tmp_path}/out:b") == 0
     assert_shows(f"oci:{tmp_path}/out:b", stack(), tmp_path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import zstandard
 
 from fs.mounts import MNT_DETACH, mount, umount
 from fs.registry.descriptor import describe
-from fs.registry.mediatypes import OCI_LAYER, OCI_LAYER_ZSTD
+from fs.registry.mediatypes import OCI_LAYER, OCI_LAYER_ZSTD, OCI_MANIFEST
+from fs.registry.store import open_writer
 from nydusify.cli import main
 from tests.nydusify.test_convert import publish, stack
 from tests.parts.layers import LayerTar
@@ -150,6 +152,43 @@ def test_layers_of_other_types(refused: Refused, tmp_path: Path, media_type: str
     layer = {**describe(tar, OCI_LAYER).to_json(), "mediaType": media_type}
     publish(f"oci:{tmp_path}/in:a", [tar], encoding="plain", layers=[layer])
     refused(f"oci:{tmp_path}/in:a", FORMAT, "layer 1 of 1", media_type)
+
+
+HELM = "application/vnd.cncf.helm.config.v1+json"
+EMPTY = "application/vnd.oci.empty.v1+json"
+
+
+@pytest.mark.parametrize(
+    ("config_type", "raw", "artifact_type", "told"),
+    [
+        (HELM, b'{"name":"chart","version":"1.0.0"}', None, HELM),
+        (EMPTY, b"{}", "application/vnd.example.sbom", "application/vnd.example.sbom"),
+        (EMPTY, b"not JSON", None, EMPTY),
+        ("application/vnd.docker.plugin.v1+json", b"{}", None, "docker.plugin"),
+    ],
+)
+def test_artifacts(
+    refused: Refused,
+    tmp_path: Path,
+    config_type: str,
+    raw: bytes,
+    artifact_type: str | None,
+    told: str,
+) -> None:
+    """What helm, ORAS and docker keep in registries beside images."""
+    place = f"oci:{tmp_path}/in:a"
+    writer = open_writer(place)
+    content = describe(b"chart", "application/vnd.example.content")
+    writer.push_blob(content, b"chart")
+    writer.push_blob(describe(raw, config_type), raw)
+    manifest: dict[str, Any] = {
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": describe(raw, config_type).to_json(), "layers": [content.to_json()],
+    }  # fmt: skip
+    if artifact_type:
+        manifest["artifactType"] = artifact_type
+    writer.push_manifest(json.dumps(manifest).encode(), OCI_MANIFEST, tag=True)
+    refused(place, FORMAT, "is an artifact of type", told, "no container image")
 
 
 @pytest.mark.parametrize("name", ["bzip2", "xz"])

@@ -1,0 +1,182 @@
+"""eStargz and zstd:chunked layers, made by stargz-snapshotter's own converter in containerd."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fs.format.bootstrap import Bootstrap, open_bootstrap
+from fs.registry.descriptor import Descriptor
+from fs.registry.mediatypes import OCI_MANIFEST
+from fs.registry.store import StoreOptions, open_reader, open_writer
+from nydusify.cli import main
+from tests.nydusify.images import pull
+from tests.nydusify.test_convert import assert_shows, publish, stack
+from tests.parts.containerd import Containerd, start_containerd
+from tests.parts.layers import LayerTar
+
+pytestmark = [
+    pytest.mark.containerd,
+    pytest.mark.estargz,
+    pytest.mark.root,
+    pytest.mark.overlay,
+]
+
+VERIFY, NOT_FOUND, UNREACHABLE, USAGE = 4, 5, 7, 2
+FIRST = ["usr/f31", "usr/bin/large", "usr/f12"]
+TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
+KINDS = {"estargz": "--estargz", "chunked": "--zstdchunked"}
+
+
+def tars() -> list[bytes]:
+    """The usual stack without its opaque directory, so that all files put in front survive."""
+    low, _, same, nothing = stack()
+    upper = LayerTar().add("usr/.wh.f7").add("usr/f8", data=b"new")
+    return [low, upper.tar(), same, nothing]
+
+
+@pytest.fixture(scope="module")
+def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
+    """With images example.test/x:plain, :estargz and :chunked, and :first with files in front."""
+    root = tmp_path_factory.mktemp("c")
+    digest = publish(f"oci:{root}/in:plain", tars())
+    with tarfile.open(root / "in.tar", "w") as archive:
+        archive.add(root / "in", ".")
+    lines = [{"path": path, "manifestDigest": digest, "layerIndex": 0} for path in FIRST]
+    (root / "record").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with start_containerd(root) as running:
+        plain = "example.test/x:plain"
+        running.ctr("image", "import", "--index-name", plain, root / "in.tar")
+        kinds: dict[str, tuple[object, ...]] = {tag: (kind,) for tag, kind in KINDS.items()}
+        kinds["first"] = ("--estargz", "--estargz-record-in", root / "record")
+        for tag, options in kinds.items():
+            running.ctr("image", "convert", "--oci", *options, plain, f"example.test/x:{tag}",
+                        program="ctr-remote")  # fmt: skip
+        yield running
+
+
+def convert(containerd: Containerd, source: str, target: str) -> int:
+    return main(["convert", "--source", source, "--target", target,
+                 "--containerd-address", str(containerd.address)])  # fmt: skip
+
+
+def copy(containerd: Containerd, tag: str, target: str, **annotations: str | None) -> None:
+    """The image of `tag` at `target`, with other annotations of its first layer."""
+    options = StoreOptions(containerd_address=str(containerd.address))
+    reader, writer = open_reader(f"containerd:example.test/x:{tag}", options), open_writer(target)
+    manifest = reader.resolve().manifest
+    for blob in (manifest.config, *manifest.layers):
+        writer.push_blob(blob, reader.read_blob(blob, blob.size))
+    document: dict[str, Any] = json.loads(manifest.raw)
+    found = document["layers"][0]["annotations"]
+    found |= annotations
+    document["layers"][0]["annotations"] = {k: v for k, v in found.items() if v is not None}
+    writer.push_manifest(json.dumps(document).encode(), OCI_MANIFEST, tag=True)
+
+
+def bootstrap_of(place: str, work: Path) -> Bootstrap:
+    work.mkdir()
+    return open_bootstrap(pull(place, work)[0].read_bytes(), place)
+
+
+def listed(image: Bootstrap, paths: list[str]) -> list[int]:
+    found = []
+    for path in paths:
+        nid: int | None = image.root
+        for name in path.encode().split(b"/"):
+            assert nid is not None, path
+            nid = image.lookup(nid, name)
+        assert nid is not None, path
+        found.append(nid)
+    return found
+
+
+@pytest.mark.parametrize("tag", ["plain", *KINDS])
+def test_from_containerd(containerd: Containerd, tag: str, tmp_path: Path) -> None:
+    target = f"oci:{tmp_path}/out:b"
+    assert convert(containerd, f"containerd:example.test/x:{tag}", target) == 0
+    assert_shows(target, tars(), tmp_path)  # without tables of contents and landmarks
+    assert list(bootstrap_of(target, tmp_path / "b").prefetch) == []
+
+
+def test_what_is_in_front_is_prefetched(containerd: Containerd, tmp_path: Path) -> None:
+    target = f"oci:{tmp_path}/out:b"
+    assert convert(containerd, "containerd:example.test/x:first", target) == 0
+    assert_shows(target, tars(), tmp_path)
+    image = bootstrap_of(target, tmp_path / "b")
+    assert list(image.prefetch) == listed(image, FIRST)
+    assert main(["convert", "--source", "containerd:example.test/x:first",
+                 "--target", f"oci:{tmp_path}/own:b", "--prefetch-patterns", "/usr/f1",
+                 "--containerd-address", str(containerd.address)]) == 0  # fmt: skip
+    image = bootstrap_of(f"oci:{tmp_path}/own:b", tmp_path / "own-b")
+    assert list(image.prefetch) == listed(image, ["usr/f1"])
+
+
+@pytest.mark.parametrize("key", ["toc.digest", "manifest-checksum"])
+def test_a_wrong_table_of_contents(
+    containerd: Containerd, key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tag = "estargz" if key == "toc.digest" else "chunked"
+    full = {"toc.digest": TOC_DIGEST}.get(key, f"io.containers.zstd-chunked.{key}")
+    copy(containerd, tag, f"oci:{tmp_path}/true:a")
+    copy(containerd, tag, f"oci:{tmp_path}/false:a", **{full: "sha256:" + "0" * 64})
+    assert convert(containerd, f"oci:{tmp_path}/true:a", f"oci:{tmp_path}/out:a") == 0
+    assert convert(containerd, f"oci:{tmp_path}/false:a", f"oci:{tmp_path}/out:b") == VERIFY
+    error = capsys.readouterr().err
+    assert "layer 1 of 4" in error
+    assert "table of contents" in error
+    assert error.count("\n") == 1
+
+
+def test_a_layer_file_tells_by_its_end(containerd: Containerd, tmp_path: Path) -> None:
+    """Both kinds, with nothing that says so but the bytes."""
+    options = StoreOptions(containerd_address=str(containerd.address))
+    for tag in (*KINDS, "first"):
+        reader = open_reader(f"containerd:example.test/x:{tag}", options)
+        layer: Descriptor = reader.resolve().manifest.layers[0]
+        (tmp_path / tag).write_bytes(reader.read_blob(layer, layer.size))
+        target = f"oci:{tmp_path}/out:{tag}"
+        assert main(["convert", "--source", f"layer:{tmp_path}/{tag}", "--target", target]) == 0
+        image = bootstrap_of(target, tmp_path / f"b-{tag}")
+        assert [entry.name for entry in image.entries(image.root)
+                if entry.name.startswith((b".pre", b".no", b"stargz"))] == []  # fmt: skip
+        assert list(image.prefetch) == (listed(image, FIRST) if tag == "first" else [])
+
+
+def test_an_ordinary_layer_may_have_files_of_those_names(tmp_path: Path) -> None:
+    layer = LayerTar().add("stargz.index.json", data=b"{}").add(".prefetch.landmark", data=b"x")
+    publish(f"oci:{tmp_path}/in:a", [layer.tar()])
+    target = f"oci:{tmp_path}/out:b"
+    assert main(["convert", "--source", f"oci:{tmp_path}/in:a", "--target", target]) == 0
+    assert_shows(target, [layer.tar()], tmp_path)
+
+
+def test_containerd_that_has_not_what_is_asked_for(
+    containerd: Containerd, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = f"oci:{tmp_path}/out"
+    for name, code, words in [
+        ("example.test/none:a", NOT_FOUND, "no such image in the namespace default"),
+        ("", USAGE, "containerd: lacks a name"),
+        ("a b", USAGE, "no image can have that name"),
+    ]:
+        assert convert(containerd, f"containerd:{name}", target) == code
+        assert words in capsys.readouterr().err
+    nowhere = Containerd(tmp_path / "sock")
+    assert convert(nowhere, "containerd:example.test/x:plain", target) == UNREACHABLE
+    assert "failed to dial" in capsys.readouterr().err
+    publish(f"oci:{tmp_path}/in:gone", [LayerTar().add("gone", data=b"gone").tar()])
+    with tarfile.open(tmp_path / "in.tar", "w") as archive:
+        archive.add(tmp_path / "in", ".")
+    name = "example.test/x:gone"
+    containerd.ctr("image", "import", "--index-name", name, tmp_path / "in.tar")
+    layer = open_reader(f"oci:{tmp_path}/in:gone").resolve().manifest.layers[0]
+    containerd.ctr("content", "rm", layer.digest)
+    assert convert(containerd, f"containerd:{name}", target) == NOT_FOUND
+    assert "discarded after unpacking" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
