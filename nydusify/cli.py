@@ -23,7 +23,10 @@ class Command(NamedTuple):
     help: str
 
 
-COMMANDS = (Command("convert", "nydusify.convert", "convert an image to a Nydus image"),)
+COMMANDS = (
+    Command("convert", "nydusify.convert", "convert an image to a Nydus image"),
+    Command("unpack", "nydusify.verbs.unpack", "unpack a Nydus image into a tar or a directory"),
+)
 
 
 def parser() -> argparse.ArgumentParser:

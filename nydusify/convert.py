@@ -11,6 +11,7 @@ Nothing appears under the target's name before everything else is there.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_places(parser)
     add_access_arguments(parser)
     _add_format(parser)
+    _add_reverse(parser)
     parser.add_argument(
         "--work-dir",
         type=Path,
@@ -96,8 +98,25 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_reverse(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--reverse",
+        action="store_true",
+        help="the other way: make an ordinary OCI image, of one layer, of a Nydus image",
+    )
+    parser.add_argument(
+        "--layer-compression",
+        default="gzip",
+        choices=("gzip", "zstd", "none"),
+        help="of the layer that --reverse makes (default: %(default)s)",
+    )
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Convert, then print the table of figures. Raises Failure."""
+    if arguments.reverse:
+        _reverse(arguments)
+        return
     options = _options(arguments)
     if arguments.output_json:
         _check_output(arguments.output_json)
@@ -112,6 +131,32 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output_json:
         write_json(report, arguments.output_json)
     print(table(report))
+
+
+def _reverse(arguments: argparse.Namespace) -> None:
+    options = _options(arguments)
+    from dataclasses import asdict
+
+    from nydusify.interruption import Unwinding
+    from nydusify.opened import ImagePlace
+    from nydusify.report import open_progress
+    from nydusify.reverse import reverse
+
+    source = ImagePlace(options.source, options.platform, options.source_store)
+    with open_progress(sys.stderr) as progress:
+        unwinding = Unwinding(progress)
+        with unwinding.entered():
+            report = reverse(
+                source,
+                options.target,
+                options.target_store,
+                unwinding,
+                compression=arguments.layer_compression,
+                work_dir=options.work_dir,
+            )
+    if arguments.output_json:
+        arguments.output_json.write_text(json.dumps(asdict(report), indent=2) + "\n")
+    print(report)
 
 
 def _check_output(path: Path) -> None:

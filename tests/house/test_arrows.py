@@ -19,6 +19,7 @@ LADDER = (
     "fs.trace",
     "fs.bootstrap_layer",
     "fs.source",
+    "fs.contents",
     "fs.drivers",
     "fs.daemon",
 )
@@ -46,6 +47,7 @@ PLACES: dict[str, tuple[str, ...]] = {
         "fs.image",
         "fs.trace",
         "fs.source",
+        "fs.contents",
         "fs.drivers",
         "fs.daemon",
         "benchmarks.link",

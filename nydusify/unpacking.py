@@ -1,0 +1,110 @@
+"""A Nydus image given back as files: a tar archive or a directory."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from fs.contents import Contents
+from fs.format.errors import UsageError, local_errors
+from nydusify.directory import DirectoryWriter
+from nydusify.entries import ImageEntries
+from nydusify.opened import ImagePlace, open_image
+from nydusify.report import Progress
+from nydusify.tarball import TarWriter
+from nydusify.workplace import workplace
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """`size` is that of all files in bytes; `left_out` counts what the output has no room for."""
+
+    image: str
+    output: str
+    entries: int
+    size: int
+    left_out: int
+
+
+def unpack(
+    place: ImagePlace,
+    output: Path,
+    progress: Progress,
+    *,
+    directory: bool,
+    lenient: bool = False,
+    work_dir: Path | None = None,
+) -> Unpacked:
+    """Write all of the image to a tar file ("-": standard output) or a new directory.
+
+    A tar file appears when it is whole.
+    """
+    with (
+        workplace(work_dir) as work,
+        open_image(place, work) as image,
+        image.contents(work) as contents,
+    ):
+        progress.step("fetching", 0)
+        contents.load()
+        progress.step("writing", _data_size(contents))
+        entries = ImageEntries(contents, progress.advance)
+        if directory:
+            count, left_out = _to_directory(entries, output, lenient=lenient)
+        else:
+            count, left_out = _to_tar(entries, output)
+        return Unpacked(image.name, str(output), count, _data_size(contents), left_out)
+
+
+def _data_size(contents: Contents) -> int:
+    from nydusify.entries import paths
+
+    seen: dict[int, int] = {}
+    for _, inode in paths(contents):
+        if stat.S_ISREG(inode.mode):
+            seen[inode.nid] = inode.size
+    return sum(seen.values())
+
+
+def _to_directory(entries: ImageEntries, output: Path, *, lenient: bool) -> tuple[int, int]:
+    with closing(DirectoryWriter(output, lenient=lenient)) as writer:
+        count = 0
+        for count, entry in enumerate(entries, 1):  # noqa: B007 - the last one is told
+            writer.add(entry, entries.read)
+        writer.finish()
+        return count, writer.left_out
+
+
+def _to_tar(entries: ImageEntries, output: Path) -> tuple[int, int]:
+    if str(output) == "-":
+        with local_errors("standard output"):
+            return _write_tar(entries, sys.stdout.fileno(), close=False)
+    with local_errors(output):
+        if output.exists() and not output.is_file():
+            raise UsageError(f"{output}: is there, and no regular file")
+        opened, temporary = tempfile.mkstemp(prefix=f".{output.name}-", dir=output.parent)
+        try:
+            told = _write_tar(entries, opened, close=True)
+            os.chmod(temporary, 0o644)
+            os.rename(temporary, output)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return told
+
+
+def _write_tar(entries: ImageEntries, opened: int, *, close: bool) -> tuple[int, int]:
+    with open(opened, "wb", buffering=1 << 20, closefd=close) as file:
+        writer = TarWriter(file)
+        count = 0
+        for count, entry in enumerate(entries, 1):  # noqa: B007 - the last one is told
+            writer.add(entry, entries.read)
+        writer.finish()
+        file.flush()
+        if close:
+            os.fsync(file.fileno())
+    return count, writer.left_out

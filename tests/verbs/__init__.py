@@ -1,0 +1,1 @@
+"""The verbs of nydusify, each on real images."""
