@@ -79,6 +79,13 @@ class LegacyArchive:
     def name(self) -> str:
         return self._files.name
 
+    @property
+    def reference(self) -> None:
+        return None
+
+    def referrers(self, digest: str) -> list[Descriptor]:
+        return []
+
     def resolve(self, platform: Platform | None = None, *, nydus: bool = False) -> Image:
         return resolve_image(self, self._manifest, None, platform, nydus=nydus)
 

@@ -78,6 +78,9 @@ class ArchiveWriter:
             self._append(blob_path(descriptor.digest), descriptor.size, pieces)
             self._written.add(descriptor.digest)
 
+    def mount_blob(self, descriptor: Descriptor, source: Reference) -> bool:
+        return self.has_blob(descriptor)
+
     def push_manifest(self, raw: bytes, media_type: str, *, tag: bool) -> Descriptor:
         document = parse_manifest(raw, media_type, self._name)
         descriptor = Descriptor(document.media_type, document.digest, len(raw))

@@ -24,7 +24,7 @@ class BlobBody:
         self._where = where
         self._start = -1
         self._used = False
-        if not isinstance(body, bytes | Path) and body.seekable():
+        if not isinstance(body, bytes | Path) and not callable(body) and body.seekable():
             self._start = body.tell()
 
     def pieces(self, progress: Progress | None = None) -> Iterator[bytes]:
@@ -53,6 +53,8 @@ class BlobBody:
         if isinstance(body, Path):
             with local_errors(str(body)):
                 return body.open("rb"), True
+        if callable(body):
+            return body(), True
         if again and self._start < 0:
             raise UnreachableError(
                 f"{self._where}: sending {self._descriptor.digest} broke off, "

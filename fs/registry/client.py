@@ -27,7 +27,7 @@ from fs.registry.credentials import find_credentials
 from fs.registry.digest import check_bytes, check_digest, is_digest
 from fs.registry.hosts import Host
 from fs.registry.manifest import MAX_MANIFEST, parse_json_object
-from fs.registry.mediatypes import INDEX_TYPES, MANIFEST_TYPES
+from fs.registry.mediatypes import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
 from fs.registry.reference import Reference
 from fs.registry.retry import TemporaryFault, is_temporary_status
 from fs.registry.store import StoreOptions
@@ -100,10 +100,24 @@ class RegistryClient:
                 check_bytes(raw, promised, len(raw), self.reference.name)
         return raw, answer.headers.get("content-type", "")
 
-    def put_manifest(self, target: str, raw: bytes, media_type: str) -> None:
-        """Store a manifest under a tag or digest; VerifyError if the registry stored another."""
+    def referrers(self, digest: str) -> bytes:
+        """One attempt at the registry's own list of what refers to a manifest; not verified.
 
-        def attempt() -> None:
+        NotFoundError if the registry keeps none, as many do not.
+        """
+        url = f"{self._repository_url()}/referrers/{check_digest(digest, 'subject')}"
+        what = f"referrers of {digest}"
+        accept = {"Accept": OCI_INDEX}
+        call = Call("GET", url + self._namespace(), what, self.pull_scopes, (200,), accept)
+        return self.perform(call).read_all(MAX_MANIFEST, what)
+
+    def put_manifest(self, target: str, raw: bytes, media_type: str) -> str:
+        """Store a manifest under a tag or digest; VerifyError if the registry stored another.
+
+        Returns the digest of the subject that the registry has noted, "" if none.
+        """
+
+        def attempt() -> str:
             url = f"{self._repository_url()}/manifests/{target}"
             headers = {"Content-Type": media_type}
             call = Call(
@@ -114,8 +128,9 @@ class RegistryClient:
             stored = answer.headers.get("docker-content-digest", "")
             if is_digest(stored):
                 check_bytes(raw, stored, len(raw), self.reference.name)
+            return answer.headers.get("oci-subject", "")
 
-        self.retry.run(attempt)
+        return self.retry.run(attempt)
 
     def has_blob(self, digest: str, size: int) -> bool:
         """Whether a blob is there, asked with the right to push that follows."""

@@ -56,6 +56,13 @@ class LayoutReader:
     def name(self) -> str:
         return self._files.name
 
+    @property
+    def reference(self) -> None:
+        return None
+
+    def referrers(self, digest: str) -> list[Descriptor]:
+        return []
+
     def resolve(self, platform: Platform | None = None, *, nydus: bool = False) -> Image:
         descriptor, top = self._top()
         return resolve_image(self, top, descriptor, platform, nydus=nydus)

@@ -31,6 +31,7 @@ from fs.registry.files import blob_path
 from fs.registry.layout import INDEX_FILE, LAYOUT_FILE, REF_NAME
 from fs.registry.manifest import parse_json_object, parse_manifest
 from fs.registry.mediatypes import OCI_INDEX
+from fs.registry.reference import Reference
 from fs.registry.store import Body, Progress
 
 LAYOUT_VERSION = {"imageLayoutVersion": "1.0.0"}
@@ -78,6 +79,9 @@ class LayoutWriter:
         with local_errors(self._name):
             path.parent.mkdir(parents=True, exist_ok=True)
         self._write(path, BlobBody(body, descriptor, self._name).pieces(progress))
+
+    def mount_blob(self, descriptor: Descriptor, source: Reference) -> bool:
+        return self.has_blob(descriptor)
 
     def push_manifest(self, raw: bytes, media_type: str, *, tag: bool) -> Descriptor:
         document = parse_manifest(raw, media_type, self._name)

@@ -44,12 +44,17 @@ _COMPRESSIONS: Final[dict[str, Literal["gzip", "zstd", "none"]]] = {
 }
 
 
+def is_foreign(media_type: str) -> bool:
+    """Whether such layers may not be distributed by registries, but are at URLs of their maker."""
+    return "foreign" in media_type or "nondistributable" in media_type
+
+
 def layer_compression(media_type: str) -> Literal["gzip", "zstd", "none"]:
     """How a layer of this type is compressed; FormatError if it is no tar layer we read."""
     known = _COMPRESSIONS.get(media_type)
     if known:
         return known
-    if "foreign" in media_type or "nondistributable" in media_type:
+    if is_foreign(media_type):
         raise FormatError(
             f"foreign layers ({media_type[:120]}) may not be distributed; they are not converted"
         )

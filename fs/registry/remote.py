@@ -26,11 +26,12 @@ from fs.registry.hosts import Host, find_hosts
 from fs.registry.manifest import MAX_MANIFEST, Index, Manifest, parse_manifest
 from fs.registry.platform import Platform
 from fs.registry.reference import Reference
+from fs.registry.referrers import add_to_fallback, find_referrers
 from fs.registry.resolution import resolve_image
 from fs.registry.retry import TemporaryFault
 from fs.registry.store import Body, Image, Progress, StoreOptions
 from fs.registry.transport import Answer
-from fs.registry.upload import check_upload, upload_blob
+from fs.registry.upload import check_upload, mount_blob, upload_blob
 
 _MAX_SPOOLED = 256 << 20
 _MAX_BROUGHT = 1024
@@ -51,6 +52,10 @@ class RegistryReader:
     @property
     def name(self) -> str:
         return self._reference.familiar
+
+    @property
+    def reference(self) -> Reference:
+        return self._reference
 
     def resolve(self, platform: Platform | None = None, *, nydus: bool = False) -> Image:
         return resolve_image(self, self._top(), None, platform, nydus=nydus)
@@ -84,6 +89,11 @@ class RegistryReader:
         raw, _ = self._manifest(descriptor.digest, "pull")
         check_bytes(raw, descriptor.digest, descriptor.size, self.name)
         return raw
+
+    def referrers(self, digest: str) -> list[Descriptor]:
+        return self._hosts.retry.run(
+            lambda: self._hosts.ask(lambda client: find_referrers(client, digest), "pull", digest)
+        )
 
     def read_range(self, blob: Descriptor | str, offset: int, length: int) -> bytes:
         digest = blob if isinstance(blob, str) else blob.digest
@@ -158,21 +168,13 @@ class RegistryReader:
 
 
 class RegistryWriter:
-    """An ImageWriter to a reference with a tag.
+    """An ImageWriter to a reference with a tag."""
 
-    A blob that is in `mount_from` on the same registry is mounted, not sent.
-    """
-
-    def __init__(
-        self, reference: Reference, options: StoreOptions, mount_from: Reference | None = None
-    ) -> None:
+    def __init__(self, reference: Reference, options: StoreOptions) -> None:
         if reference.tag is None or reference.digest is not None:
             raise UsageError(f"{reference.familiar}: a target is named by a tag, not by a digest")
         self._reference = reference
         self._client = RegistryClient(reference, options, _push_host(reference, options))
-        self._source = None
-        if mount_from and mount_from.domain == reference.domain:
-            self._source = mount_from.repository
         self._there: set[str] = set()
 
     @property
@@ -195,13 +197,28 @@ class RegistryWriter:
         if self.has_blob(descriptor):
             return
         content = BlobBody(body, descriptor, self.name)
-        upload_blob(self._client, descriptor, content, self._source, progress)
+        upload_blob(self._client, descriptor, content, progress)
         self._there.add(descriptor.digest)
+
+    def mount_blob(self, descriptor: Descriptor, source: Reference) -> bool:
+        own = self._reference
+        if self.has_blob(descriptor):
+            return True
+        if source.domain != own.domain or source.repository == own.repository:
+            return False
+        mounted = self._client.retry.run(
+            lambda: mount_blob(self._client, descriptor.digest, source.repository)
+        )
+        if mounted:
+            self._there.add(descriptor.digest)
+        return mounted
 
     def push_manifest(self, raw: bytes, media_type: str, *, tag: bool) -> Descriptor:
         document = parse_manifest(raw, media_type, self.name)
         target = self._reference.target if tag else document.digest
-        self._client.put_manifest(target, raw, document.media_type)
+        noted = self._client.put_manifest(target, raw, document.media_type)
+        if isinstance(document, Manifest) and document.subject and not noted:
+            add_to_fallback(self._client, document.subject.digest, document)
         return Descriptor(document.media_type, document.digest, len(raw))
 
     def close(self) -> None:

@@ -27,7 +27,8 @@ from fs.registry.reference import Reference, parse_reference
 from fs.registry.retry import RetryPolicy
 
 Progress = Callable[[int], None]
-Body = BinaryIO | Path | bytes
+#: A function opens the content anew for each attempt, and only if it is needed at all.
+Body = BinaryIO | Path | bytes | Callable[[], BinaryIO]
 
 
 class Image(NamedTuple):
@@ -44,6 +45,10 @@ class ImageReader(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def reference(self) -> Reference | None:
+        """The name in a registry, None for other places."""
+
     def resolve(self, platform: Platform | None = None, *, nydus: bool = False) -> Image:
         """The image for `platform` (None: this machine's), verified.
 
@@ -52,6 +57,12 @@ class ImageReader(Protocol):
 
     def index(self) -> Index | None:
         """The index, if the name points at one."""
+
+    def read_manifest(self, descriptor: Descriptor) -> bytes:
+        """A manifest or index below the index, verified."""
+
+    def referrers(self, digest: str) -> list[Descriptor]:
+        """What says that it refers to a manifest; nothing of it is verified."""
 
     def open_blob(self, descriptor: Descriptor) -> BinaryIO:
         """The blob's bytes as stored, as a stream.
@@ -95,8 +106,14 @@ class ImageWriter(Protocol):
         can be sent again after a fault.
         """
 
+    def mount_blob(self, descriptor: Descriptor, source: Reference) -> bool:
+        """Whether the blob is there now, taken from `source` if that is on the same registry."""
+
     def push_manifest(self, raw: bytes, media_type: str, *, tag: bool) -> Descriptor:
-        """Store a manifest or index; with `tag`, publish it under the target's name."""
+        """Store a manifest or index; with `tag`, publish it under the target's name.
+
+        In a registry, a manifest with a subject is listed among that one's referrers.
+        """
 
     def close(self) -> None: ...
 
@@ -149,14 +166,8 @@ def open_reader(text: str, options: StoreOptions | None = None) -> ImageReader:
     return RegistryReader(parse_reference(rest), options)
 
 
-def open_writer(
-    text: str, options: StoreOptions | None = None, *, mount_from: Reference | None = None
-) -> ImageWriter:
-    """A writer to the place that `text` names.
-
-    `mount_from` is where the target's blobs may already be; a registry that holds both
-    repositories then takes them from there without an upload.
-    """
+def open_writer(text: str, options: StoreOptions | None = None) -> ImageWriter:
+    """A writer to the place that `text` names."""
     options = options or StoreOptions()
     kind, rest = _split_place(text)
     if kind == "oci":
@@ -172,7 +183,7 @@ def open_writer(
         raise UsageError(f"{text}: {kind} is for reading only; use oci: or docker-archive:")
     from fs.registry.remote import RegistryWriter
 
-    return RegistryWriter(parse_reference(rest), options, mount_from)
+    return RegistryWriter(parse_reference(rest), options)
 
 
 _KINDS = ("oci", "oci-archive", "docker-archive", "containerd")

@@ -1,4 +1,4 @@
-"""Putting a blob into a registry: a mount from a repository beside it, or POST and one PUT.
+"""Putting a blob into a registry: POST and one PUT, or a mount from a repository beside it.
 
 An upload that breaks is begun anew. What it left is not visible to anyone, and the
 registry's to purge: docker-registry refuses to cancel an upload that got bytes.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from urllib.parse import urlencode
 
-from fs.format.errors import AccessError, Failure, VerifyError
+from fs.format.errors import AccessError, Failure, NotFoundError, VerifyError
 from fs.registry.body import BlobBody
 from fs.registry.client import Call, RegistryClient
 from fs.registry.descriptor import Descriptor
@@ -21,13 +21,12 @@ def upload_blob(
     client: RegistryClient,
     descriptor: Descriptor,
     body: BlobBody,
-    mount_from: str | None,
     progress: Progress | None,
 ) -> None:
     """Store a blob, verified on the way, starting over after each temporary fault."""
 
     def attempt() -> None:
-        target = _start(client, descriptor, mount_from)
+        target = client.start_upload(client.push_scopes, {})
         if target is None:
             return
         sent = 0
@@ -52,19 +51,25 @@ def check_upload(client: RegistryClient) -> None:
     """One attempt to begin an upload and take it back: AccessError where we may not push."""
     target = client.start_upload(client.push_scopes, {})
     if target is not None:
-        cancel = Call("DELETE", target, "upload", client.push_scopes, (200, 202, 204))
-        with contextlib.suppress(Failure):  # left empty, it is the registry's
-            client.perform(cancel).close()
+        _cancel(client, target)
 
 
-def _start(client: RegistryClient, descriptor: Descriptor, mount_from: str | None) -> str | None:
-    """Where to send the bytes; None if the registry mounted the blob."""
-    if mount_from:
-        scopes = tuple(sorted((*client.push_scopes, f"repository:{mount_from}:pull")))
-        query = {"mount": descriptor.digest, "from": mount_from}
-        with contextlib.suppress(AccessError):  # no right to read there: send it
-            return client.start_upload(scopes, query)
-    return client.start_upload(client.push_scopes, {})
+def mount_blob(client: RegistryClient, digest: str, repository: str) -> bool:
+    """One attempt to have a blob of `repository` in ours, which the registry may decline."""
+    scopes = tuple(sorted((*client.push_scopes, f"repository:{repository}:pull")))
+    try:
+        target = client.start_upload(scopes, {"mount": digest, "from": repository})
+    except (AccessError, NotFoundError):  # no right to read there, or nothing to be read
+        return False
+    if target is not None:
+        _cancel(client, target)
+    return target is None
+
+
+def _cancel(client: RegistryClient, target: str) -> None:
+    cancel = Call("DELETE", target, "upload", client.push_scopes, (200, 202, 204))
+    with contextlib.suppress(Failure):  # left empty, it is the registry's
+        client.perform(cancel).close()
 
 
 def _put(

@@ -99,18 +99,21 @@ def test_existing_blobs_are_not_sent_again(registry: Registry, sample: Sample) -
 def test_blobs_are_mounted_from_beside(registry: Registry, sample: Sample) -> None:
     push(f"{registry.host}/mount/source:v1", sample)
     source = parse_reference(f"{registry.host}/mount/source:v1")
-    sent: list[int] = []
-    with closing(open_writer(f"{registry.host}/mount/target:v1", mount_from=source)) as writer:
-        for layer in sample.layers:
-            writer.push_blob(layer, b"never read", sent.append)
-        push_image(writer, sample)
-    assert sent == []
+    with closing(open_writer(f"{registry.host}/mount/target:v1")) as writer:
+        for blob in (*sample.layers, sample.config):
+            assert writer.mount_blob(blob, source)
+        writer.push_manifest(sample.raw, OCI_MANIFEST, tag=True)
     check(f"{registry.host}/mount/target:v1", sample)
+    assert not [r for r in registry.requests("/v2/mount/target/blobs/uploads") if "PUT" in str(r)]
 
 
-def test_a_mount_that_cannot_be_is_an_upload(registry: Registry, sample: Sample) -> None:
-    nowhere = parse_reference(f"{registry.host}/mount/nowhere:v1")
-    with closing(open_writer(f"{registry.host}/mount/not:v1", mount_from=nowhere)) as writer:
+def test_a_mount_that_cannot_be(registry: Registry, sample: Sample) -> None:
+    push(f"{registry.host}/mount/source:v1", sample)
+    with closing(open_writer(f"{registry.host}/mount/not:v1")) as writer:
+        for name in (f"{registry.host}/mount/nowhere:v1", f"{registry.host}/mount/not:v1",
+                     "registry.example.com/mount/source:v1"):  # fmt: skip
+            assert not writer.mount_blob(sample.layers[0], parse_reference(name))
+        assert not writer.has_blob(sample.layers[0])
         push_image(writer, sample)
     check(f"{registry.host}/mount/not:v1", sample)
 
@@ -349,8 +352,8 @@ def test_mount_asks_for_both_repositories(
     source = f"{token_registry.host}/token/source:v1"
     push(source, sample, options)
     target = f"{token_registry.host}/token/target:v1"
-    with closing(open_writer(target, options, mount_from=parse_reference(source))) as writer:
-        writer.push_blob(sample.layers[0], b"never read")
+    with closing(open_writer(target, options)) as writer:
+        assert writer.mount_blob(sample.layers[0], parse_reference(source))
     assert sorted(tokens.requests[-1][1]["scope"]) == [
         "repository:token/source:pull",
         "repository:token/target:pull,push",

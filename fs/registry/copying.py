@@ -1,0 +1,60 @@
+"""Manifests and blobs from one place to another, unchanged: by mount where one registry has both.
+
+Everything is read verified and written verified. Nothing gets a tag here.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from fs.registry.descriptor import Descriptor
+from fs.registry.manifest import Index, Manifest, parse_manifest
+from fs.registry.mediatypes import is_foreign
+from fs.registry.store import ImageReader, ImageWriter, Progress
+
+
+def copy_blob(
+    descriptor: Descriptor,
+    reader: ImageReader,
+    writer: ImageWriter,
+    progress: Progress | None = None,
+) -> None:
+    """Have a blob at the target, without sending it where that can be avoided."""
+    if writer.has_blob(descriptor):
+        return
+    if reader.reference and writer.mount_blob(descriptor, reader.reference):
+        return
+    writer.push_blob(descriptor, partial(reader.open_blob, descriptor), progress)
+
+
+def copy_below(
+    document: Manifest | Index,
+    reader: ImageReader,
+    writer: ImageWriter,
+    progress: Progress | None = None,
+) -> None:
+    """Have all at the target that `document` refers to, except its subject.
+
+    Foreign layers stay where their URLs point.
+    """
+    if isinstance(document, Index):
+        for entry in document.manifests:
+            copy_manifest(entry, reader, writer, progress)
+        return
+    for blob in (*document.layers, document.config):
+        if not (blob.urls and is_foreign(blob.media_type)):
+            copy_blob(blob, reader, writer, progress)
+
+
+def copy_manifest(
+    entry: Descriptor,
+    reader: ImageReader,
+    writer: ImageWriter,
+    progress: Progress | None = None,
+) -> Manifest | Index:
+    """The manifest or index that `entry` of an index points at, and all that it refers to."""
+    raw = reader.read_manifest(entry)
+    document = parse_manifest(raw, entry.media_type, f"{reader.name}: {entry.digest}")
+    copy_below(document, reader, writer, progress)
+    writer.push_manifest(raw, document.media_type, tag=False)
+    return document
