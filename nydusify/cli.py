@@ -25,6 +25,7 @@ class Command(NamedTuple):
 
 COMMANDS = (
     Command("convert", "nydusify.convert", "convert an image to a Nydus image"),
+    Command("check", "nydusify.verbs.check", "check a Nydus image, and compare it with its source"),
     Command("unpack", "nydusify.verbs.unpack", "unpack a Nydus image into a tar or a directory"),
 )
 

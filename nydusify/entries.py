@@ -20,7 +20,7 @@ from fs.tar.entry import HARD_LINK, Entry, Segments
 _HOLE = 4096
 
 
-class ImageEntries:
+class TreeEntries:
     """As nydusify.sources.Entries. `wanted` says of a path whether it is to be an entry.
 
     The first wanted name of an inode is the file, the others are links to it.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fs.format.errors import UsageError
 from fs.registry.store import StoreOptions, open_writer
-from nydusify.entries import ImageEntries
+from nydusify.entries import TreeEntries
 from nydusify.opened import ImagePlace, open_image
 from nydusify.plain import make_layer, publish_plain
 from nydusify.report import Progress, size_text
@@ -60,7 +60,7 @@ def reverse(
         progress.step("fetching", 0)
         contents.load()
         progress.step("packing", 0)
-        entries = ImageEntries(contents, progress.advance)
+        entries = TreeEntries(contents, progress.advance)
         layer = make_layer(entries, work / "layer.tar", compression)
         image = opened.image
         manifest, size = publish_plain(

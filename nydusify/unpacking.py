@@ -13,7 +13,7 @@ from pathlib import Path
 from fs.contents import Contents
 from fs.format.errors import UsageError, local_errors
 from nydusify.directory import DirectoryWriter
-from nydusify.entries import ImageEntries
+from nydusify.entries import TreeEntries
 from nydusify.opened import ImagePlace, open_image
 from nydusify.report import Progress
 from nydusify.tarball import TarWriter
@@ -52,7 +52,7 @@ def unpack(
         progress.step("fetching", 0)
         contents.load()
         progress.step("writing", _data_size(contents))
-        entries = ImageEntries(contents, progress.advance)
+        entries = TreeEntries(contents, progress.advance)
         if directory:
             count, left_out = _to_directory(entries, output, lenient=lenient)
         else:
@@ -70,7 +70,7 @@ def _data_size(contents: Contents) -> int:
     return sum(seen.values())
 
 
-def _to_directory(entries: ImageEntries, output: Path, *, lenient: bool) -> tuple[int, int]:
+def _to_directory(entries: TreeEntries, output: Path, *, lenient: bool) -> tuple[int, int]:
     with closing(DirectoryWriter(output, lenient=lenient)) as writer:
         count = 0
         for count, entry in enumerate(entries, 1):  # noqa: B007 - the last one is told
@@ -79,7 +79,7 @@ def _to_directory(entries: ImageEntries, output: Path, *, lenient: bool) -> tupl
         return count, writer.left_out
 
 
-def _to_tar(entries: ImageEntries, output: Path) -> tuple[int, int]:
+def _to_tar(entries: TreeEntries, output: Path) -> tuple[int, int]:
     if str(output) == "-":
         with local_errors("standard output"):
             return _write_tar(entries, sys.stdout.fileno(), close=False)
@@ -97,7 +97,7 @@ def _to_tar(entries: ImageEntries, output: Path) -> tuple[int, int]:
         return told
 
 
-def _write_tar(entries: ImageEntries, opened: int, *, close: bool) -> tuple[int, int]:
+def _write_tar(entries: TreeEntries, opened: int, *, close: bool) -> tuple[int, int]:
     with open(opened, "wb", buffering=1 << 20, closefd=close) as file:
         writer = TarWriter(file)
         count = 0

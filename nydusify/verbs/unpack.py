@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 
 from fs.format.errors import UsageError
-from nydusify.verbs import access
+from nydusify.verbs import words
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    access.add_image(parser)
+    words.add_image(parser)
     output = parser.add_mutually_exclusive_group(required=True)
     output.add_argument("-o", "--output", type=Path, metavar="FILE", help="a tar file; - is stdout")
     output.add_argument("--output-dir", type=Path, metavar="DIR", help="a new directory")
@@ -27,32 +27,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lenient", action="store_true", help="into a directory: go on without what root must do"
     )
     parser.add_argument("--json", action="store_true", help="tell what was done as JSON")
-    access.add_access(parser)
-    access.add_work_dir(parser)
+    words.add_access(parser)
+    words.add_work_dir(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    place = access.image_place(arguments)
+    place = words.image_place(arguments)
     to_stdout = str(arguments.output) == "-"
     if to_stdout and (arguments.json or sys.stdout.isatty()):
         raise UsageError("--output -: standard output is a terminal, or wanted for --json")
     from dataclasses import asdict
 
-    from nydusify.interruption import Unwinding
-    from nydusify.report import open_progress, size_text
+    from nydusify.report import size_text
     from nydusify.unpacking import unpack
 
-    with open_progress(sys.stderr) as progress:
-        unwinding = Unwinding(progress)
-        with unwinding.entered():
-            done = unpack(
-                place,
-                arguments.output or arguments.output_dir,
-                unwinding,
-                directory=arguments.output_dir is not None,
-                lenient=arguments.lenient,
-                work_dir=access.work_dir(arguments),
-            )
+    with words.working() as progress:
+        done = unpack(
+            place,
+            arguments.output or arguments.output_dir,
+            progress,
+            directory=arguments.output_dir is not None,
+            lenient=arguments.lenient,
+            work_dir=words.work_dir(arguments),
+        )
     if arguments.json:
         print(json.dumps(asdict(done)))
     elif not to_stdout:

@@ -1,18 +1,23 @@
-"""The arguments that many verbs share: which image, how registries are reached, where to work."""
+"""The arguments that many verbs share: which image, where its blobs are, where to work."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fs.format.errors import UsageError
+from nydusify.access import add_access_arguments, store_options
 
 if TYPE_CHECKING:
     from fs.registry.platform import Platform
     from fs.registry.store import StoreOptions
     from nydusify.opened import ImagePlace
+    from nydusify.report import Progress
 
 
 def add_image(parser: argparse.ArgumentParser, *, blobs: bool = True) -> None:
@@ -30,25 +35,32 @@ def add_blobs(parser: argparse.ArgumentParser) -> None:
     blobs.add_argument("-D", "--blob-dir", metavar="DIR", help="blobs are files in DIR")
     blobs.add_argument("-b", "--blob", metavar="FILE", help="the only blob is FILE")
     blobs.add_argument(
-        "--backend-config-file", metavar="FILE", help="blobs are where nydusd's configuration says"
+        "--backend-config-file",
+        "--target-backend-config-file",
+        metavar="FILE",
+        help="blobs are where nydusd's configuration says",
     )
-    parser.add_argument("--backend-type", metavar="TYPE", help="of the backend in that file")
+    parser.add_argument(
+        "--backend-type",
+        "--target-backend-type",
+        metavar="TYPE",
+        help="of the backend in that file",
+    )
 
 
-def add_access(parser: argparse.ArgumentParser) -> None:
-    """How registries are reached."""
-    add = parser.add_argument
-    add("--platform", metavar="OS/ARCH", help="of an image for several (default: this machine's)")
-    add("--plain-http", action="store_true", help="speak http to registries")
-    add("--insecure", action="store_true", help="do not check certificates, and allow http")
-    add("--auth-file", type=Path, metavar="FILE", help="logins (default: docker's and podman's)")
-    add("--ca-file", type=Path, metavar="FILE", help="certificates to trust")
-    add("--hosts-dir", metavar="DIR", help="mirrors (default: containerd's and docker's certs.d)")
-
-
-def add_both_insecure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--source-insecure", action="store_true", help="--insecure for the source")
-    parser.add_argument("--target-insecure", action="store_true", help="the same for the target")
+def add_access(parser: argparse.ArgumentParser, *, sides: bool = False) -> None:
+    """How images are reached. With `sides`, source and target may differ in trust."""
+    parser.add_argument(
+        "--platform",
+        metavar="OS/ARCH",
+        help="of an image for several platforms: this one (default: this machine's)",
+    )
+    trust = "do not check certificates, and allow http"
+    parser.add_argument("--insecure", action="store_true", help=trust)
+    if sides:
+        parser.add_argument("--source-insecure", action="store_true", help="only for the source")
+        parser.add_argument("--target-insecure", action="store_true", help="only for the target")
+    add_access_arguments(parser)
 
 
 def add_work_dir(parser: argparse.ArgumentParser) -> None:
@@ -62,19 +74,22 @@ def work_dir(arguments: argparse.Namespace) -> Path | None:
     return arguments.work_dir or (Path(temporary) if temporary else None)
 
 
-def store_options(arguments: argparse.Namespace, side: str = "") -> StoreOptions:
-    """`side` is "source" or "target" where a verb has both."""
-    from fs.registry.hosts import hosts_dirs
-    from fs.registry.store import StoreOptions
+@contextmanager
+def working() -> Iterator[Progress]:
+    """Long work: its progress is shown on a terminal, and a signal ends it in order."""
+    from nydusify.interruption import Unwinding
+    from nydusify.report import open_progress
 
-    return StoreOptions(
-        plain_http=arguments.plain_http,
-        insecure=arguments.insecure or getattr(arguments, f"{side}_insecure", False),
-        auth_file=arguments.auth_file,
-        ca_file=arguments.ca_file,
-        hosts_dirs=hosts_dirs(arguments.hosts_dir),
-        environment=os.environ,
-    )
+    with open_progress(sys.stderr) as progress:
+        unwinding = Unwinding(progress)
+        with unwinding.entered():
+            yield unwinding
+
+
+def store_of(arguments: argparse.Namespace, side: str = "") -> StoreOptions:
+    """`side` is "source" or "target" where a verb has both."""
+    insecure = arguments.insecure or getattr(arguments, f"{side}_insecure", False)
+    return store_options(arguments, insecure=insecure)
 
 
 def platform(arguments: argparse.Namespace) -> Platform | None:
@@ -94,7 +109,7 @@ def image_place(arguments: argparse.Namespace, name: str | None = None) -> Image
     return ImagePlace(
         named[0],
         platform(arguments),
-        store_options(arguments, "target"),
+        store_of(arguments, "target"),
         blob_dir=getattr(arguments, "blob_dir", None),
         blob=getattr(arguments, "blob", None),
         backend_type=getattr(arguments, "backend_type", None),

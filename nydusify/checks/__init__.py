@@ -1,0 +1,1 @@
+"""What `nydusify check` finds out about an image, rule by rule."""

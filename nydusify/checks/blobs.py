@@ -1,0 +1,145 @@
+"""Every blob is what its id says, and its own tables agree with the bootstrap's chunk table."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from fs.format.blobfile import DATA, DIGESTS, META, TocEntry, read_part, read_toc
+from fs.format.blobmeta import (
+    chunk_info_range,
+    chunk_rows,
+    read_blob_meta,
+    read_chunk_info,
+    unpack_header,
+)
+from fs.format.blobtable import BlobFeature, BlobRecord
+from fs.format.bootstrap import Bootstrap
+from fs.format.chunkinfo import ChunkFlag
+from fs.format.chunktable import DIGEST_SIZE, ChunkRow, ChunkTable
+from fs.format.errors import FormatError, VerifyError
+from nydusify.checks.findings import Findings
+
+_RULE = "blobs"
+_PIECE = 4 << 20
+#: Of these the stored bytes are another's: a layer, or a tar file.
+_FOREIGN = BlobFeature.ZRAN | BlobFeature.TARFS | BlobFeature.SEPARATE
+_IN_A_PIECE = ChunkFlag.BATCH | ChunkFlag.ZRAN
+
+Read = Callable[[int, int], bytes]
+
+
+class _Parts(NamedTuple):
+    """What a blob says of itself; `digests` is empty where it does not."""
+
+    rows: list[ChunkRow]
+    digests: bytes
+
+
+def check_blob(
+    bootstrap: Bootstrap, index: int, meta: Path, read: Read, findings: Findings, *, sealed: bool
+) -> None:
+    """`read` gives bytes of the stored blob, `meta` may hold its chunk information as well.
+
+    `sealed`: that its bytes have their digest was verified before.
+    """
+    blob = bootstrap.blobs[index]
+    where = f"blob {blob.blob_id[:12]}"
+    table = bootstrap.chunk_table(index)
+    if meta.exists():
+        header, array = read_blob_meta(meta.read_bytes(), f"{where}: {meta.name}")
+        rows = list(chunk_rows(array, header, where))
+        _compare(blob, table, rows, f"{where}: {meta.name}", findings)
+    if bootstrap.version != 6 or blob.features & _FOREIGN:
+        return
+    parts = list(_parts(blob, read, where))
+    for part in parts:
+        _compare(blob, table, part.rows, where, findings)
+        if part.digests:
+            _compare_digests(table, part.digests, where, findings)
+    if not sealed:
+        _check_id(blob, read, where, findings)
+
+
+def _parts(blob: BlobRecord, read: Read, where: str) -> Iterator[_Parts]:
+    """The chunk information where the record points at, and where the TOC does."""
+    offset, length = chunk_info_range(blob)
+    header, array = read_chunk_info(read(offset, length), blob)
+    yield _Parts(list(chunk_rows(array, header, where)), b"")
+    if not blob.features & BlobFeature.HAS_TOC or not blob.toc_size:
+        return
+    content = {part.name: _content(part, read, where) for part in _toc(blob, read, where)}
+    if META in content and content[META] != bytes(array):
+        raise VerifyError(f"{where}: two different tables of chunk information")
+    yield _Parts([], content.get(DIGESTS, b""))
+    for name, data in content.items():
+        if name == "blob.meta.header":
+            found = unpack_header(data, f"{where}: {name}")
+            if found != header:
+                raise VerifyError(f"{where}: two different headers of chunk information")
+
+
+def _toc(blob: BlobRecord, read: Read, where: str) -> list[TocEntry]:
+    start = blob.compressed_size - blob.toc_size
+    if start < 0:
+        raise FormatError(f"table of contents of {blob.toc_size} bytes", where)
+    tail = read(start, blob.toc_size)
+    return read_toc(tail, blob.compressed_size, where, blob.toc_digest)
+
+
+def _content(part: TocEntry, read: Read, where: str) -> bytes:
+    if part.name == DATA:
+        return b""
+    return read_part(part, read(part.compressed_offset, part.compressed_size), where)
+
+
+def _compare(
+    blob: BlobRecord, table: ChunkTable, rows: list[ChunkRow], where: str, findings: Findings
+) -> None:
+    """Every chunk that the bootstrap knows is in the blob's table as well, and the same."""
+    if not rows and blob.chunk_count:
+        return
+    findings.expect(_RULE, f"{where}: chunks", len(rows), blob.chunk_count)
+    for number in range(len(table)):
+        ours = table.row(number)
+        if ours.position >= len(rows):
+            findings.add(_RULE, f"{where}: no chunk {ours.position}")
+            return
+        if _place(ours) != _place(rows[ours.position]):
+            findings.add(
+                _RULE, f"{where}: chunk {ours.position} lies elsewhere than the bootstrap says"
+            )
+
+
+def _place(row: ChunkRow) -> tuple[int, ...]:
+    decoded = row.uncompressed_offset, row.uncompressed_size
+    if row.flags & _IN_A_PIECE or not row.compressed_size:
+        return decoded
+    return (*decoded, row.compressed_offset, row.compressed_size, row.flags & 1)
+
+
+def _compare_digests(table: ChunkTable, digests: bytes, where: str, findings: Findings) -> None:
+    for number in range(len(table)):
+        row = table.row(number)
+        start = row.position * DIGEST_SIZE
+        if digests[start : start + DIGEST_SIZE] != row.digest:
+            findings.add(_RULE, f"{where}: chunk {row.position} has another digest there")
+
+
+def _check_id(blob: BlobRecord, read: Read, where: str, findings: Findings) -> None:
+    """The id is the sha256 of the blob; nydus-image leaves the chunk digests out of it."""
+    gap = (blob.compressed_size, blob.compressed_size)
+    if blob.features & BlobFeature.HAS_TOC and blob.toc_size:
+        for part in _toc(blob, read, where):
+            if part.name == DIGESTS:
+                gap = (part.compressed_offset, part.compressed_offset + part.compressed_size)
+    whole, without = hashlib.sha256(), hashlib.sha256()
+    for offset in range(0, blob.compressed_size, _PIECE):
+        piece = read(offset, min(_PIECE, blob.compressed_size - offset))
+        whole.update(piece)
+        without.update(piece[: max(0, gap[0] - offset)])
+        without.update(piece[max(0, gap[1] - offset) :])
+    if blob.blob_id not in (whole.hexdigest(), without.hexdigest()):
+        findings.add(_RULE, f"{where}: its id is not the digest of its bytes")
