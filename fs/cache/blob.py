@@ -11,20 +11,19 @@ the others. Shared state and the awaits that matter: docs/concurrency.md.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from operator import itemgetter
 
 import trio
 
+from fs.cache import plan
 from fs.cache.fetch import Fetcher, Urgency
 from fs.cache.files import BlobFiles
 from fs.cache.flight import Flight, Flights
+from fs.cache.gaps import BLOCK, Gaps
 from fs.cache.index import ContentIndex
 from fs.cache.intake import Decoded, Intake
 from fs.cache.neighbours import Neighbours
@@ -36,18 +35,10 @@ from fs.format.errors import Failure, FormatError, StorageError, UnreachableErro
 log = logging.getLogger(__name__)
 Data = bytes | bytearray | memoryview
 
-#: Unwanted bytes between two chunks that are fetched along rather than by a second request.
-_GAP = 16 << 10
-#: Adjoining chunks that readers wait for come by one request up to this size (bytes).
-_MERGED = 1 << 20
 #: Who reads so much of a flat file at once is the kernel, which reads ahead by itself (bytes).
 _GREEDY = 256 << 10
-#: For requests whose size is limited already.
-_ANY_SIZE = 1 << 62
 #: Decoded chunks that the disk would not take, kept for the next read (bytes).
 _HELD_BYTES = 16 << 20
-#: Chunks begin at multiples of it in the decoded blob; what maps the blob maps such blocks.
-_BLOCK = 4096
 
 
 class BlobCache:
@@ -80,7 +71,7 @@ class BlobCache:
         self._neighbours = Neighbours(table, amplify)
         self._intake = Intake(blob, table, digester, files, index, quota)
         self._quota = quota
-        self._gaps: list[tuple[int, int]] | None = None
+        self._gaps = Gaps(table, blob.uncompressed_size)
         self._flights: dict[int, Flight] = {}
         self._all_flights = Flights() if flights is None else flights
         self._held: OrderedDict[int, bytes] = OrderedDict()
@@ -127,7 +118,9 @@ class BlobCache:
                     self._files.read, positions, offset, end - offset
                 )
             if ready is not None:
-                return self._blanked(ready, offset, length)
+                flat = ready if isinstance(ready, bytearray) else bytearray(ready)
+                self._gaps.blank(flat, offset)
+                return flat if len(flat) == length else flat + bytes(length - len(flat))
         chunks = await self._obtain(missing, widen=length < _GREEDY)
         flat = bytearray(length)
         for row in rows:
@@ -137,38 +130,6 @@ class BlobCache:
             flat[low - offset : high - offset] = data
         return flat
 
-    def _blanked(self, data: Data, offset: int, length: int) -> bytearray:
-        """Bytes of the local file, zeroed where this table has no chunk, as `length` bytes.
-
-        Between two chunks of one block's distance nothing is ever written; a wider
-        gap may hold chunks that another image has and this one may not see.
-        """
-        flat = data if isinstance(data, bytearray) else bytearray(data)
-        for start, end in self._gaps_between(offset, offset + len(flat)):
-            flat[start - offset : end - offset] = bytes(end - start)
-        return flat if len(flat) == length else flat + bytes(length - len(flat))
-
-    def _gaps_between(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        if self._gaps is None:
-            self._gaps = list(self._find_gaps())
-        first = bisect_right(self._gaps, start, key=itemgetter(1))
-        for low, high in itertools.islice(self._gaps, first, None):
-            if low >= end:
-                return
-            yield max(low, start), min(high, end)
-
-    def _find_gaps(self) -> Iterator[tuple[int, int]]:
-        """The ranges of whole blocks that no chunk of this table touches."""
-        reached = 0
-        for offset, size in zip(
-            self.table.uncompressed_offsets, self.table.uncompressed_sizes, strict=True
-        ):
-            if offset - reached >= _BLOCK:
-                yield reached, offset
-            reached = -(-(offset + size) // _BLOCK) * _BLOCK
-        if reached < self.blob.uncompressed_size:
-            yield reached, self.blob.uncompressed_size
-
     def whole_file(self) -> str | None:
         """The path of the decoded blob, once all of it is on disk exactly as the table says.
 
@@ -176,9 +137,9 @@ class BlobCache:
         anything is missing, or another image has other chunks in the file. Blocks.
         """
         files, size = self._files, self.blob.uncompressed_size
-        if files is None or size % _BLOCK or files.count() < len(self.table):
+        if files is None or size % BLOCK or files.count() < len(self.table):
             return None
-        if any(files.has_data(start, end) for start, end in self._gaps_between(0, size)):
+        if any(files.has_data(start, end) for start, end in self._gaps.between(0, size)):
             return None
         return files.data_path if files.freeze(list(self.table.positions)) else None
 
@@ -200,8 +161,12 @@ class BlobCache:
         suspects = [row for row in absent if self._is_suspect(row)]
         if suspects:
             self._nursery.start_soon(self._recheck, suspects, self._begin(suspects), Urgency.AHEAD)
-        for run in self._runs(self.missing(absent), max(end - start, _MERGED)):
-            self._nursery.start_soon(self._fly, run, run, self._begin(run), Urgency.AHEAD)
+        size = max(end - start, plan.MERGED)
+        for run in plan.requests(self.table, self.missing(absent), size):
+            fresh = self.missing(run)
+            if fresh:
+                whole = self._completed(fresh)
+                self._nursery.start_soon(self._fly, fresh, whole, self._begin(whole), Urgency.AHEAD)
 
     async def load(self, rows: Iterable[int]) -> None:
         """Fetch what is missing of neighbouring `rows` by one request in the background's turn.
@@ -213,13 +178,13 @@ class BlobCache:
             raise StorageError(f"blob {self.blob.blob_id}: the cache is at its limit")
         absent = self.missing(rows)
         suspects = [row for row in absent if self._is_suspect(row)]
-        absent = [row for row in absent if row not in suspects]
-        begun = self._begin(absent + suspects)
-        fresh = {row: begun[row] for row in absent}
+        whole = self._completed([row for row in absent if row not in suspects])
+        begun = self._begin([*whole, *suspects])
+        fresh = {row: begun[row] for row in whole}
         doubted = {row: begun[row] for row in suspects}
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._recheck, suspects, doubted, Urgency.PREFETCH)
-            nursery.start_soon(self._fly, absent, absent, fresh, Urgency.PREFETCH)
+            nursery.start_soon(self._fly, whole, whole, fresh, Urgency.PREFETCH)
         for flight in begun.values():
             if flight.error is not None:
                 raise flight.error
@@ -334,10 +299,13 @@ class BlobCache:
         if suspects:
             self._nursery.start_soon(self._recheck, suspects, self._begin(suspects))
         absent = [row for row in wanted if row not in self._flights]
-        for run in self._runs(absent, _MERGED):
+        for run in plan.requests(self.table, absent, plan.MERGED):
             fresh = [row for row in run if row not in self._flights]
             if fresh:
-                whole = self._neighbours.around(fresh, self._is_free, _GAP) if widen else fresh
+                whole: Sequence[int] = fresh
+                if widen:
+                    whole = self._neighbours.around(fresh, self._is_free, plan.GAP)
+                whole = self._completed(whole)
                 self._nursery.start_soon(self._fly, fresh, whole, self._begin(whole))
 
     def _begin(self, rows: Iterable[int]) -> dict[int, Flight]:
@@ -359,23 +327,8 @@ class BlobCache:
             flight.data = outcome
         flight.landed.set()
 
-    def _runs(self, rows: list[int], limit: int) -> list[list[int]]:
-        """`rows` parted into requests: pieces that adjoin, each request up to `limit` bytes."""
-        runs: list[list[int]] = []
-        for row in rows:
-            if runs and self._adjoin(runs[-1], row, limit):
-                runs[-1].append(row)
-            else:
-                runs.append([row])
-        return runs
-
-    def _adjoin(self, run: Sequence[int], row: int, limit: int) -> bool:
-        offsets, sizes = self.table.compressed_offsets, self.table.compressed_sizes
-        end = offsets[run[-1]] + sizes[run[-1]]
-        return (
-            end <= offsets[row] <= end + _GAP
-            and offsets[row] + sizes[row] - offsets[run[0]] <= limit
-        )
+    def _completed(self, rows: Sequence[int]) -> Sequence[int]:
+        return plan.completed(self.table, rows, self._is_free)
 
     def _is_free(self, row: int) -> bool:
         return not (self._has(row) or row in self._flights or self._is_suspect(row))
@@ -399,8 +352,8 @@ class BlobCache:
 
     async def _fly(
         self,
-        wanted: list[int],
-        whole: list[int],
+        wanted: Sequence[int],
+        whole: Sequence[int],
         flights: dict[int, Flight],
         urgency: Urgency = Urgency.DEMAND,
     ) -> None:
@@ -414,7 +367,7 @@ class BlobCache:
             if len(flights) == len(whole):
                 await self._fetch(wanted, whole, flights, urgency)
                 return
-            for run in self._runs(sorted(flights), _ANY_SIZE):
+            for run in plan.requests(self.table, sorted(flights), plan.ANY_SIZE):
                 with self._landing({row: flights.pop(row) for row in run}) as left:
                     first = [row for row in run if row in wanted]
                     await self._fetch(first, run, left, urgency)
@@ -440,29 +393,30 @@ class BlobCache:
 
     async def _fetch(
         self,
-        wanted: list[int],
-        whole: list[int],
+        wanted: Sequence[int],
+        whole: Sequence[int],
         flights: dict[int, Flight],
         urgency: Urgency,
     ) -> None:
         if not whole:
             return
-        chunks = [self._intake.checked(row) for row in whole]
-        base = chunks[0].compressed_offset
-        end = max(chunk.compressed_offset + chunk.compressed_size for chunk in chunks)
+        for row in whole:
+            self._intake.check(row)
+        base, size = plan.span(self.table, whole)
+        parts = plan.parted(self.table, whole, wanted)
         try:
-            body = await self._fetcher.fetch(self.blob.blob_id, base, end - base, urgency)
+            body = await self._fetcher.fetch(self.blob.blob_id, base, size, urgency)
         except VerifyError:
-            if len(whole) == 1:
+            pieces = [piece for part in parts for piece in plan.by_piece(self.table, part)]
+            if len(pieces) == 1:
                 raise
             # The blob is cut short somewhere in this range: only what is cut is lost.
-            for row in sorted(whole, key=lambda row: row not in wanted):
-                with self._landing({row: flights[row]}) as single:
-                    flights.pop(row)
-                    await self._fetch([row], [row], single, urgency)
+            for piece in pieces:
+                with self._landing({row: flights.pop(row) for row in piece}) as single:
+                    await self._fetch(piece, piece, single, urgency)
             return
         wrong: list[Decoded] = []
-        for part in (wanted, [row for row in whole if row not in set(wanted)]):
+        for part in parts:
             for decoded in await trio.to_thread.run_sync(
                 self._intake.decode, part, base, body, limiter=self._decoders
             ):
@@ -470,7 +424,7 @@ class BlobCache:
                     wrong.append(decoded)
                 else:
                     self._enter(decoded, flights)
-        if wrong and self._fetcher.reject(self.blob.blob_id, base, end - base):
+        if wrong and self._fetcher.reject(self.blob.blob_id, base, size):
             rows = sorted(decoded.row for decoded in wrong)
             again = [row for row in rows if row in wanted]
             await self._fetch(again, rows, flights, urgency)

@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 from fs.cache.files import BlobFiles
 from fs.cache.index import ContentIndex
+from fs.cache.plan import by_piece
 from fs.cache.quota import Quota
 from fs.format import codec
 from fs.format.blobtable import BlobRecord
-from fs.format.chunkinfo import ChunkFlag
+from fs.format.chunkinfo import IN_A_PIECE, ChunkFlag
 from fs.format.chunktable import ChunkRow, ChunkTable
 from fs.format.errors import Failure, FormatError, VerifyError
+from fs.format.tree import NO_CONTEXT
 
-_UNSUPPORTED = ChunkFlag.ENCRYPTED | ChunkFlag.BATCH
 #: What compression may add to a small chunk (bytes).
 _FRAMING = 16 << 10
 
@@ -47,28 +48,50 @@ class Intake:
         self._index = index
         self._quota = quota
 
-    def checked(self, row: int) -> ChunkRow:
-        """The row, if it is of a kind and size that can be fetched; else FormatError."""
+    def check(self, row: int) -> None:
+        """FormatError unless the row is of a kind and size that can be fetched."""
         chunk = self._table.row(row)
-        if chunk.flags & _UNSUPPORTED:
-            raise FormatError("encrypted or batched chunks are not supported", self._where(chunk))
-        if chunk.compressed_size > 2 * chunk.uncompressed_size + _FRAMING:
+        pieces = self._table.pieces
+        size = chunk.uncompressed_size
+        if pieces is not None and chunk.context != NO_CONTEXT:
+            size = pieces.size(chunk.context)
+        elif chunk.flags & IN_A_PIECE:
+            raise FormatError("a chunk of a piece that nothing tells of", self._where(chunk))
+        if chunk.flags & ChunkFlag.ENCRYPTED:
+            raise FormatError("encrypted chunks are not supported", self._where(chunk))
+        if chunk.compressed_size > 2 * size + _FRAMING:
             raise FormatError(f"absurd compressed size {chunk.compressed_size}", self._where(chunk))
-        return chunk
 
     def decode(self, rows: Iterable[int], base: int, body: bytes) -> list[Decoded]:
         """Take in `rows` from compressed bytes that begin at offset `base` of the blob."""
         view = memoryview(body)
+        results: list[Decoded] = []
+        for mates in by_piece(self._table, rows):
+            results += self._decode_piece(mates, base, view)
+        self._tell(results)
+        return results
+
+    def _decode_piece(self, rows: list[int], base: int, view: memoryview) -> list[Decoded]:
+        """Chunks of one piece: it is decoded once, and each of them is verified."""
+        first = self._table.row(rows[0])
+        start = first.compressed_offset - base
+        stored = view[start : start + first.compressed_size]
+        try:
+            piece: bytes | memoryview = self._decompressed(first, stored)
+        except Failure as error:
+            return [Decoded(row, None, error, False) for row in rows]
         results = []
         for row in rows:
             chunk = self._table.row(row)
-            start = chunk.compressed_offset - base
+            data = bytes(piece)
+            if chunk.context != NO_CONTEXT:
+                data = bytes(memoryview(piece)[chunk.within :][: chunk.uncompressed_size])
             try:
-                data = self._verified(chunk, view[start : start + chunk.compressed_size])
+                if not self._is_right(chunk, data):
+                    raise VerifyError(f"{self._where(chunk)}: its bytes do not have their digest")
                 results.append(Decoded(row, data, None, self._store(chunk, data)))
             except Failure as error:
                 results.append(Decoded(row, None, error, False))
-        self._tell(results)
         return results
 
     def may_copy(self) -> bool:
@@ -97,15 +120,16 @@ class Intake:
         self._files.believe(chunk.position)
         return data
 
-    def _verified(self, chunk: ChunkRow, piece: memoryview) -> bytes:
-        compressor = self._blob.compressor if chunk.flags & ChunkFlag.COMPRESSED else 0
+    def _decompressed(self, chunk: ChunkRow, stored: memoryview) -> bytes:
+        """The piece that holds the chunk, decoded."""
+        pieces = self._table.pieces
         try:
-            data = codec.decompress(compressor, piece, chunk.uncompressed_size)
+            if pieces is not None and chunk.context != NO_CONTEXT:
+                return pieces.decode(chunk.context, stored, "")
+            compressor = self._blob.compressor if chunk.flags & ChunkFlag.COMPRESSED else 0
+            return codec.decompress(compressor, stored, chunk.uncompressed_size)
         except FormatError as error:
             raise VerifyError(f"{self._where(chunk)}: {error}") from error
-        if not self._is_right(chunk, data):
-            raise VerifyError(f"{self._where(chunk)}: its bytes do not have their digest")
-        return data
 
     def _is_right(self, chunk: ChunkRow, data: bytes) -> bool:
         return codec.digest(self._digester, data) == chunk.digest

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from fs.cache.plan import adjoin
 from fs.format.chunktable import ChunkTable
 
 _GROWTH = 2
@@ -36,11 +37,11 @@ class Neighbours:
             return list(run)
         window = self._window(run)
         low, high = run[0], run[-1]
-        while low and self._joins(low - 1, low, gap) and is_free(low - 1):
+        while low and adjoin(self._table, low - 1, low, gap) and is_free(low - 1):
             if self._size(low - 1, high) > window // 2:
                 break
             low -= 1
-        while high + 1 < len(self._table) and self._joins(high, high + 1, gap):
+        while high + 1 < len(self._table) and adjoin(self._table, high, high + 1, gap):
             if self._size(low, high + 1) > window or not is_free(high + 1):
                 break
             high += 1
@@ -61,8 +62,3 @@ class Neighbours:
     def _size(self, low: int, high: int) -> int:
         offsets = self._table.compressed_offsets
         return offsets[high] + self._table.compressed_sizes[high] - offsets[low]
-
-    def _joins(self, row: int, following: int, gap: int) -> bool:
-        offsets = self._table.compressed_offsets
-        end = offsets[row] + self._table.compressed_sizes[row]
-        return end <= offsets[following] <= end + gap

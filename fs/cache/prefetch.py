@@ -16,6 +16,7 @@ import trio
 
 from fs.cache.blob import BlobCache
 from fs.cache.fetch import Urgency
+from fs.cache.plan import adjoin, span
 from fs.format.chunktable import ChunkTable
 from fs.format.errors import Failure, FormatError, UsageError, VerifyError
 
@@ -46,7 +47,7 @@ class Range(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes as stored of what is still to come."""
-        return sum(map(self.cache.table.compressed_sizes.__getitem__, self.missing))
+        return span(self.cache.table, self.missing)[1]
 
     @property
     def missing(self) -> list[int]:
@@ -184,15 +185,13 @@ def ranges(table: ChunkTable, wanted: Sequence[int], limit: int) -> list[list[in
 
 def _continues(table: ChunkTable, rows: list[int], row: int, limit: int) -> bool:
     """Whether `row` and what lies before it can join `rows`: stored behind them, and near."""
-    end = table.compressed_offsets[rows[-1]] + table.compressed_sizes[rows[-1]]
-    gap = table.compressed_offsets[row] - end
-    if not 0 <= gap <= _GAP:
+    if not adjoin(table, rows[-1], row, _GAP):
         return False
+    low, high = table.compressed_offsets[rows[-1]], table.compressed_offsets[row]
     for between in range(rows[-1] + 1, row):
-        if not end <= table.compressed_offsets[between] <= table.compressed_offsets[row]:
+        if not low <= table.compressed_offsets[between] <= high:
             return False
-    whole = table.compressed_offsets[row] + table.compressed_sizes[row]
-    return whole - table.compressed_offsets[rows[0]] <= limit
+    return span(table, (rows[0], row))[1] <= limit
 
 
 class _Pace:

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fs.format.blobtable import MAX_CHUNK_SIZE, BlobFeature, BlobRecord
 from fs.format.chunkinfo import ChunkFlag, ChunkInfo
 from fs.format.errors import FormatError
 from fs.format.tree import NO_CONTEXT
+
+if TYPE_CHECKING:
+    from fs.format.pieces import Pieces
 
 DIGEST_SIZE = 32
 #: In such blobs chunks need not have a compressed range of their own.
@@ -60,20 +63,35 @@ class ChunkRow(NamedTuple):
 
 
 class ChunkTable:
-    """Rows sorted by `uncompressed_offset`; the columns are public and must not be changed."""
+    """Rows sorted by `uncompressed_offset`; the columns are public and must not be changed.
+
+    With `pieces` (see pieces.py), the compressed range of a row with a context is that of
+    the piece which holds it, and other rows have the same. Rows without a context are pieces
+    of their own.
+    """
 
     __slots__ = (
+        "_mates",
         "compressed_offsets",
         "compressed_sizes",
+        "contexts",
         "crc32s",
         "digests",
         "flags",
+        "pieces",
         "positions",
         "uncompressed_offsets",
         "uncompressed_sizes",
+        "withins",
     )
 
-    def __init__(self, rows: Iterable[ChunkRow], blob: BlobRecord, where: str) -> None:
+    def __init__(
+        self,
+        rows: Iterable[ChunkRow],
+        blob: BlobRecord,
+        where: str,
+        pieces: Pieces | None = None,
+    ) -> None:
         """FormatError (naming `where`) when the rows contradict each other or `blob`."""
         ordered = _checked(rows, blob, where)
         self.positions = array("I", [row.position for row in ordered])
@@ -87,6 +105,23 @@ class ChunkTable:
         self.digests = b"".join([row.digest for row in ordered])
         if len(self.digests) not in (0, DIGEST_SIZE * len(ordered)):
             raise FormatError("only some chunks have a digest", where)
+        self.pieces = pieces
+        self.contexts = array("i", [row.context for row in ordered] if pieces else ())
+        self.withins = array("I", [row.within for row in ordered] if pieces else ())
+        self._mates: dict[int, array[int]] = {}
+        for row, context in enumerate(self.contexts):
+            if context != NO_CONTEXT:
+                self._mates.setdefault(context, array("I")).append(row)
+
+    def piece_of(self, row: int) -> int:
+        """A number that just the rows of one piece have in common."""
+        if self.pieces is None or self.contexts[row] == NO_CONTEXT:
+            return -1 - row
+        return self.contexts[row]
+
+    def mates(self, piece: int) -> Sequence[int]:
+        """The rows of a piece, ascending."""
+        return self._mates[piece] if piece >= 0 else (-1 - piece,)
 
     def __len__(self) -> int:
         return len(self.uncompressed_offsets)
@@ -102,6 +137,7 @@ class ChunkTable:
             self.flags[index],
             self.digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE],
             self.crc32s[index],
+            *((self.contexts[index], self.withins[index]) if self.pieces else ()),
         )
 
     def find(self, blob_offset: int) -> int:

@@ -30,7 +30,7 @@ _MAX_ZSTD_WINDOW = 16 << 20
 
 
 #: Its type information calls it an instance.
-_IsalError = cast(type[Exception], isal_zlib.IsalError)
+GZIP_ERROR = cast(type[Exception], isal_zlib.IsalError)
 
 
 class _ThreadState(threading.local):
@@ -120,7 +120,7 @@ def _decompress_gzip(data: Data, size: int, where: str) -> bytes:
     try:
         # One byte more than expected shows data that is too long, at no cost.
         result = bytes(stream.decompress(data, size + 1))
-    except _IsalError as error:
+    except GZIP_ERROR as error:
         raise FormatError(f"gzip data does not decode: {error}", where) from error
     if len(result) <= size and not stream.eof:
         raise FormatError("gzip data is cut short", where)

@@ -1,0 +1,88 @@
+"""Which requests bring the chunks that are missing: arithmetic over a chunk table.
+
+What is fetched is not a chunk but a piece: a range of the stored blob that decodes
+to one chunk or several (see `ChunkTable.pieces`). A request brings whole pieces,
+so whoever asks for a chunk gets the others of its piece for nothing. Everything
+here is a pure function of the table; rows are in the order of the decoded blob.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from fs.format.chunktable import ChunkTable
+
+#: Unwanted bytes between two pieces that are fetched along rather than by a second request.
+GAP = 16 << 10
+#: Adjoining pieces that readers wait for come by one request up to this size (bytes).
+MERGED = 1 << 20
+#: For requests whose size is limited already.
+ANY_SIZE = 1 << 62
+
+
+def requests(table: ChunkTable, rows: Iterable[int], limit: int, gap: int = GAP) -> list[list[int]]:
+    """Ascending `rows` parted into requests, each of adjoining pieces up to `limit` bytes.
+
+    A piece that is larger makes a request of its own.
+    """
+    found: list[list[int]] = []
+    start = end = 0
+    for row in rows:
+        low = table.compressed_offsets[row]
+        high = low + table.compressed_sizes[row]
+        if found and start <= low <= end + gap and (high <= end or high - start <= limit):
+            found[-1].append(row)
+            end = max(end, high)
+        else:
+            found.append([row])
+            start, end = low, high
+    return found
+
+
+def span(table: ChunkTable, rows: Iterable[int]) -> tuple[int, int]:
+    """Offset in the stored blob and length of the one range that holds all these rows."""
+    offsets, sizes = table.compressed_offsets, table.compressed_sizes
+    start = end = -1
+    for row in rows:
+        start = offsets[row] if start < 0 else min(start, offsets[row])
+        end = max(end, offsets[row] + sizes[row])
+    return start, end - start
+
+
+def adjoin(table: ChunkTable, row: int, following: int, gap: int) -> bool:
+    """Whether `following` is in the piece of `row` or stored behind it within `gap` bytes."""
+    start = table.compressed_offsets[row]
+    end = start + table.compressed_sizes[row]
+    return start <= table.compressed_offsets[following] <= end + gap
+
+
+def completed(
+    table: ChunkTable, rows: Sequence[int], is_free: Callable[[int], bool]
+) -> Sequence[int]:
+    """Ascending `rows` and those others of their pieces that are `is_free`."""
+    if table.pieces is None:
+        return rows
+    found = set(rows)
+    for piece in {table.piece_of(row) for row in rows}:
+        found.update(row for row in table.mates(piece) if row not in found and is_free(row))
+    return sorted(found)
+
+
+def parted(
+    table: ChunkTable, rows: Sequence[int], wanted: Iterable[int]
+) -> tuple[list[int], list[int]]:
+    """`rows` in those of the pieces that hold `wanted` ones, and the others."""
+    first = {table.piece_of(row) for row in wanted}
+    inside: list[int] = []
+    outside: list[int] = []
+    for row in rows:
+        (inside if table.piece_of(row) in first else outside).append(row)
+    return inside, outside
+
+
+def by_piece(table: ChunkTable, rows: Iterable[int]) -> list[list[int]]:
+    """`rows` parted by the piece that holds them."""
+    found: dict[int, list[int]] = {}
+    for row in rows:
+        found.setdefault(table.piece_of(row), []).append(row)
+    return list(found.values())
