@@ -10,7 +10,13 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from fs.commandline import Parser
+from fs.commandline import (
+    Parser,
+    add_cache_arguments,
+    add_fetch_arguments,
+    add_serving_arguments,
+    size,
+)
 from fs.format.errors import Failure
 
 _EXAMPLES = """\
@@ -62,6 +68,12 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     daemon.add_argument("--foreground", action="store_true", help="serve here until told to stop")
+    daemon.add_argument(
+        "--cache-size",
+        metavar="BYTES",
+        type=size,
+        help="for all mounts that do not say: what a cache directory may take on disk (20G)",
+    )
     daemon.add_argument("--stop", action="store_true", help="unmount all and end the daemon")
     umount.add_argument("--json", action="store_true", help="say so in JSON")
     daemon.add_argument("--json", action="store_true", help="describe the daemon in JSON")
@@ -108,14 +120,6 @@ def _add_cache_verbs(cache: argparse.ArgumentParser) -> None:
         verb.add_argument("--json", action="store_true", help="as JSON")
 
 
-def size(text: str) -> int:
-    """Bytes from a number with or without K, M, G or T (powers of 1024)."""
-    number, unit = (text[:-1], text[-1:].upper()) if text[-1:].isalpha() else (text, "")
-    if not number.isascii() or not number.isdigit() or unit not in ("", *"KMGT"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: 500M, 20G")
-    return int(number) << 10 * " KMGT".index(unit or " ")
-
-
 def _add_mount_arguments(mount: argparse.ArgumentParser) -> None:
     mount.add_argument("source", metavar="SOURCE")
     mount.add_argument("mountpoint", metavar="MOUNTPOINT")
@@ -131,7 +135,14 @@ def _add_mount_arguments(mount: argparse.ArgumentParser) -> None:
         choices=("s3", "registry", "localfs", "http"),
         help="what FILE describes, if it does not say so itself",
     )
-    _add_cache_arguments(mount)
+    add_cache_arguments(mount)
+    mount.add_argument(
+        "--amplify",
+        metavar="BYTES",
+        type=int,
+        default=128 << 10,
+        help="how much a first request takes along of what lies around it (default 131072)",
+    )
     mount.add_argument("--platform", metavar="OS/ARCH", help="which image of an index")
     mount.add_argument("--plain-http", action="store_true", help="http without asking")
     mount.add_argument("--insecure", action="store_true", help="do not check certificates")
@@ -142,63 +153,14 @@ def _add_mount_arguments(mount: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="mirrors and certificates of registries (default: containerd's and docker's certs.d)",
     )
-    mount.add_argument(
-        "--outage-deadline",
-        metavar="SECONDS",
-        type=float,
-        default=120.0,
-        help="how long reads wait through an outage before they fail (default 120)",
-    )
-    prefetch = mount.add_mutually_exclusive_group()
-    prefetch.add_argument(
-        "--prefetch",
-        choices=("table", "all", "none"),
-        default="table",
-        help="what to fetch unasked: what the image lists (default), all of it, nothing",
-    )
-    prefetch.add_argument(
-        "--no-prefetch",
-        action="store_const",
-        const="none",
-        dest="prefetch",
-        help="the same as --prefetch none",
-    )
-    mount.add_argument(
-        "--prefetch-bandwidth",
-        metavar="BYTES",
-        type=int,
-        help="bytes a second for what --prefetch all fetches beyond the list",
-    )
+    add_fetch_arguments(mount)
     _add_serving_arguments(mount)
 
 
 def _add_serving_arguments(mount: argparse.ArgumentParser) -> None:
-    mount.add_argument("--trace", metavar="FILE", help="record what is touched first")
-    mount.add_argument(
-        "--driver",
-        choices=("auto", "erofs", "fuse"),
-        default="auto",
-        help="how the tree reaches the kernel (default: erofs where it works)",
-    )
+    add_serving_arguments(mount)
     mount.add_argument("--nosuid", action="store_true", help="ignore set-user-ID bits")
     mount.add_argument("--json", action="store_true", help="describe the mount in JSON")
-
-
-def _add_cache_arguments(mount: argparse.ArgumentParser) -> None:
-    mount.add_argument("--cache-dir", metavar="DIR", help="where fetched data is kept")
-    mount.add_argument(
-        "--cache-size",
-        metavar="BYTES",
-        type=size,
-        help="what that directory may take on disk (500M, 20G); the least recently used goes",
-    )
-    mount.add_argument(
-        "--amplify",
-        metavar="BYTES",
-        type=int,
-        default=128 << 10,
-        help="how much a first request takes along of what lies around it (default 131072)",
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ from fs.cache.blob import BlobCache, Data
 from fs.cache.fetch import Fetcher
 from fs.cache.readahead import ReadAhead
 from fs.cache.store import CacheStore
+from fs.cache.whole import count_here
 from fs.format.blobtable import BlobFeature
 from fs.format.bootstrap import Bootstrap, DirEntry, Extent, Inode, open_bootstrap
 from fs.format.errors import Failure, FormatError, NotFoundError, VerifyError
@@ -211,14 +212,23 @@ class Image:
             self._blobs.clear()
 
     def status(self) -> dict[str, Any]:
-        hits = sum(cache.hits for cache in self._blobs.values())
-        reads = sum(cache.reads for cache in self._blobs.values())
-        blobs = [{"blob": cache.blob.blob_id} | cache.counts() for cache in self._blobs.values()]
+        """Counts of all blobs; of what was not opened yet, as far as its files tell."""
+        unopened = [blob for blob in self.bootstrap.blobs if not self.is_open(blob.index)]
+        opened = self.opened_blobs()
+        hits = sum(cache.hits for cache in opened)
+        reads = sum(cache.reads for cache in opened)
+        counts = [cache.counts() for cache in opened]
+        blobs = [
+            {"blob": cache.blob.blob_id} | count
+            for cache, count in zip(opened, counts, strict=True)
+        ]
         return {
             "reads": reads,
             "hit_rate": hits / reads if reads else None,
-            "chunks": sum(blob["chunks"] for blob in blobs),
-            "cached_chunks": sum(blob["cached"] for blob in blobs),
+            "chunks": sum(count["chunks"] for count in counts)
+            + sum(blob.chunk_count for blob in unopened),
+            "cached_chunks": sum(count["cached"] for count in counts)
+            + sum(count_here(self.data_path(blob.index), blob) for blob in unopened),
             "blobs_opened": blobs,
             "inodes": self.bootstrap.inode_count,
             "blobs": len(self.bootstrap.blobs),

@@ -50,6 +50,12 @@ _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CREATE = 6
 _CLOEXEC = 1  # FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC
+_FAN_CLOEXEC = 0x1
+_FAN_NONBLOCK = 0x2
+_FAN_REPORT_MNT = 0x4000
+_FAN_MARK_ADD = 0x1
+_FAN_MARK_MNTNS = 0x110
+_FAN_MNT_DETACH = 0x2000000
 
 _SYS_PIVOT_ROOT = 155  # x86_64; aarch64 and riscv64 have 41
 # The younger calls have one number everywhere.
@@ -72,6 +78,13 @@ _libc.mount.argtypes = (
 )
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.syscall.restype = ctypes.c_long
+_libc.fanotify_mark.argtypes = (
+    ctypes.c_int,
+    ctypes.c_uint,
+    ctypes.c_uint64,
+    ctypes.c_int,
+    ctypes.c_char_p,
+)
 
 
 def _check(result: int, call: str, subject: str) -> int:
@@ -185,3 +198,19 @@ def set_mount_attributes(
 def sync_filesystem(descriptor: int) -> None:
     """syncfs(2): what was written to the file system of the descriptor is on disk then."""
     _check(_libc.syncfs(descriptor), "syncfs", f"descriptor {descriptor}")
+
+
+def unmount_listener() -> int:
+    """A descriptor, non-blocking, that is readable when a mount has gone from a known namespace.
+
+    A namespace that dies loses all its mounts. Root; from Linux 6.15 on.
+    """
+    flags = _FAN_CLOEXEC | _FAN_NONBLOCK | _FAN_REPORT_MNT
+    return _check(_libc.fanotify_init(flags, os.O_RDONLY), "fanotify_init", "")
+
+
+def listen_to_namespace(listener: int, namespace: int) -> None:
+    """Have the listener know the mount namespace of descriptor `namespace`; keeps it not alive."""
+    flags = _FAN_MARK_ADD | _FAN_MARK_MNTNS
+    result = _libc.fanotify_mark(listener, flags, _FAN_MNT_DETACH, namespace, None)
+    _check(result, "fanotify_mark", f"descriptor {namespace}")

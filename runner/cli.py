@@ -90,6 +90,8 @@ def _verb(
 
 
 def _add_run_arguments(run: argparse.ArgumentParser) -> None:
+    from fs.commandline import add_cache_arguments, add_fetch_arguments, add_serving_arguments
+
     add = run.add_argument
     add("-i", "--interactive", action="store_true", help="pass standard input on")
     add("-t", "--tty", action="store_true", help="give the container a terminal")
@@ -126,7 +128,9 @@ def _add_run_arguments(run: argparse.ArgumentParser) -> None:
     add("--auth-file", metavar="FILE", help="registry logins (default: docker's and containers')")
     add("--ca-file", metavar="FILE", help="certificates to trust besides the system's")
     add("--hosts-dir", metavar="DIR", help="mirrors (default: containerd's and docker's certs.d)")
-    add("--cache-dir", metavar="DIR", help="chunk cache (default /var/lib/nydus-fs)")
+    add_cache_arguments(run)
+    add_fetch_arguments(run)
+    add_serving_arguments(run)
     add("--rootfs", action="store_true", help="IMAGE is a directory; it is never written to")
     add("image", metavar="IMAGE", help="see below")
     command = add("command", nargs="...", metavar="COMMAND", help="in place of the image's")

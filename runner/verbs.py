@@ -67,8 +67,14 @@ def mount_options(arguments: argparse.Namespace) -> MountOptions:
         auth_file=_absolute(arguments.auth_file),
         ca_file=_absolute(arguments.ca_file),
         hosts_dir=_absolute(arguments.hosts_dir),
-        cache_dir=arguments.cache_dir or cache,
+        cache_dir=_absolute(arguments.cache_dir) or cache,
+        cache_size=arguments.cache_size,
         state_root=state_root,
+        outage_deadline=arguments.outage_deadline,
+        prefetch=arguments.prefetch,
+        prefetch_bandwidth=arguments.prefetch_bandwidth,
+        trace=_absolute(arguments.trace),
+        driver=arguments.driver,
     )
 
 

@@ -61,10 +61,15 @@ def open_marked(path: str, image: str, blob: BlobRecord) -> int | None:
 
 def may_be_whole(path: str, blob: BlobRecord) -> bool:
     """Whether the chunk map beside the file has all bits, so that a closer look is worth it."""
+    return count_here(path, blob) >= blob.chunk_count
+
+
+def count_here(path: str, blob: BlobRecord) -> int:
+    """Chunks of a blob that the map beside the file says are here; none without a good map."""
     try:
         with open(path + ".chunk_map", "rb") as file:
             content = file.read(chunkmap.file_size(blob.chunk_count))
         chunkmap.unpack_header(content, blob.chunk_count, path)
     except (OSError, FormatError):
-        return False
-    return chunkmap.count_ready(content) >= blob.chunk_count
+        return 0
+    return chunkmap.count_ready(content)

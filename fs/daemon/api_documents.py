@@ -15,8 +15,9 @@ from typing import Any
 from fs.backend.config import load_config
 from fs.cache.fetch import Urgency
 from fs.daemon.metrics import OPERATIONS, Family, Traffic
-from fs.daemon.operations import Operations, Served
+from fs.daemon.operations import Operations
 from fs.daemon.order import default_cache_dir
+from fs.daemon.roster import Served
 from fs.drivers.instances import Instance
 from fs.format import rafs5
 from fs.format.erofs import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, unpack_superblock
@@ -32,7 +33,7 @@ def daemon(operations: Operations, instances: Mapping[str, Instance] | None) -> 
     collection = None
     if instances is not None:
         collection = {
-            name: backend(operations.served(each), name) for name, each in instances.items()
+            name: backend(operations.roster.served(each), name) for name, each in instances.items()
         }
     return {
         "version": {
@@ -249,7 +250,7 @@ def families(
     operations: Operations, traffic: Traffic, instances: Mapping[str, Instance]
 ) -> list[Family]:
     """All that Prometheus is told. Names are those of docs/operations.md."""
-    served = {name: operations.served(instance) for name, instance in instances.items()}
+    served = {name: operations.roster.served(instance) for name, instance in instances.items()}
     origins = {_origin(each): each for each in served.values()}
     return [
         Family("nydus_fs_instances", "gauge", "Mounted images.", [({}, len(served))]),

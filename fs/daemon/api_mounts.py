@@ -40,7 +40,7 @@ class ApiMounts:
 
     def all(self) -> dict[str, Instance]:
         """The mounted instances by name: a path below the API's root, or an absolute one."""
-        return {self.name_of(instance): instance for instance in self._operations.all()}
+        return {self.name_of(instance): instance for instance in self._operations.roster.mounted()}
 
     def name_of(self, instance: Instance) -> str:
         inside = instance.mountpoint.startswith(self._root + "/")
@@ -130,7 +130,9 @@ class ApiMounts:
     def remove_configs(self) -> None:
         """Remove the configurations that no instance is made from."""
         with suppress(FileNotFoundError):
-            used = {order.options.backend_config for order in self._operations.orders()}
+            used = {
+                each.order.options.backend_config for each in self._operations.roster.everything()
+            }
             for name in os.listdir(self._configs):
                 path = os.path.join(self._configs, name)
                 if path not in used:

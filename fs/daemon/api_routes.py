@@ -12,8 +12,9 @@ import trio
 from fs.daemon import api_documents
 from fs.daemon.api_mounts import ApiMounts
 from fs.daemon.metrics import Traffic, exposition
-from fs.daemon.operations import Operations, Served
+from fs.daemon.operations import Operations
 from fs.daemon.recent import RecentErrors
+from fs.daemon.roster import Served
 from fs.format.errors import Failure, NotFoundError
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class Call:
             (name,) = instances
         if name is None or name not in instances:
             raise Refusal(404, f"{where}(Metrics(Stats(NoCounter)))")
-        return name, self.operations.served(instances[name])
+        return name, self.operations.roster.served(instances[name])
 
 
 def _quoted(text: str) -> str:
@@ -149,7 +150,7 @@ async def _backend(call: Call) -> Told:
     except NotFoundError:
         reason = f"FsBackendInfo(Metrics(Daemon(Other({_quoted(_NO_OBJECT)}))))"
         raise Refusal(500, reason) from None
-    served = call.operations.served(instance)
+    served = call.operations.roster.served(instance)
     try:
         return await trio.to_thread.run_sync(api_documents.superblock, served)
     except OSError as error:

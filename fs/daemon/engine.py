@@ -49,9 +49,13 @@ class Shared:
 
 
 class Engine:
-    """`nursery` outlives every read. Only the trio thread calls."""
+    """`nursery` outlives every read. Only the trio thread calls.
+
+    `cache_size` is for orders that do not say.
+    """
 
     def __init__(self, nursery: trio.Nursery) -> None:
+        self.cache_size: int | None = None
         self._nursery = nursery
         self._images: dict[Key, Shared] = {}
         self._origins: dict[Key, Origin] = {}
@@ -75,7 +79,9 @@ class Engine:
     async def open(self, order: Order, resolved: Resolved) -> Shared:
         """The image of an order, with one more user. Failure."""
         origin_key = _origin_key(order)
-        store_key: Key = (_cache_dir(order), order.options.amplify, order.options.cache_size)
+        limit = order.options.cache_size
+        limit = self.cache_size if limit is None else limit
+        store_key: Key = (_cache_dir(order), order.options.amplify, limit)
         key: Key = (resolved.bootstrap, origin_key, store_key)
         async with self._opening:
             shared = self._images.get(key)

@@ -228,6 +228,10 @@ def status(mountpoint: str, *, state_root: str | None = None) -> dict[str, Any]:
         told = control.call(record.directory, "status", id=record.fields["id"])
     except EndingError:
         raise NotFoundError(f"{mountpoint}: its daemon is ending") from None
+    except UnreachableError:
+        if not _is_over(record.directory):
+            raise
+        return _dead(_record(mountpoint, record.mountpoint, state_root))
     found: dict[str, Any] = told["instances"][0]
     return found
 
@@ -236,11 +240,22 @@ def all_status(state_root: str | None = None) -> list[dict[str, Any]]:
     """The status of every mount of this user, dead ones included."""
     found: list[dict[str, Any]] = []
     for directory in directories(state_root):
-        known = records_in(directory)
-        found += [_dead(record) for record in known if record.lost]
-        if any(not record.lost for record in known):
-            with contextlib.suppress(EndingError):
-                found += control.call(directory, "status")["instances"]
+        found += _all_in(directory)
+    return found
+
+
+def _all_in(directory: str) -> list[dict[str, Any]]:
+    known = records_in(directory)
+    found = [_dead(record) for record in known if record.lost]
+    if any(not record.lost for record in known):
+        try:
+            found += control.call(directory, "status")["instances"]
+        except EndingError:
+            pass
+        except UnreachableError:
+            if not _is_over(directory):
+                raise
+            return _all_in(directory)
     return found
 
 

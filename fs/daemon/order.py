@@ -89,13 +89,14 @@ class DaemonOptions(NamedTuple):
 
     `stay`: it ends when told to, not when its last image is gone. `single` is the
     mountpoint of a daemon that may not mount but by the set-user-ID helper, and
-    therefore shows its only image there directly.
+    therefore shows its only image there directly. `cache_size` is for mounts that do not say.
     """
 
     directory: str
     stay: bool = False
     single: str | None = None
     log_level: str = "info"
+    cache_size: int | None = None
 
 
 def relevant(environment: Mapping[str, str]) -> dict[str, str]:

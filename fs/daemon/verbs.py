@@ -21,7 +21,7 @@ from fs.daemon.failures import failure_to
 from fs.daemon.operations import Operations
 from fs.daemon.order import Order
 from fs.drivers.instances import Instance
-from fs.format.errors import Failure, UsageError
+from fs.format.errors import Failure, NotFoundError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ async def _while_connected(stream: trio.SocketStream, work: Callable[[], Awaitab
 
 
 def _mounted(operations: Operations, instance: Instance) -> dict[str, Any]:
-    resolved = operations.served(instance).resolved
+    resolved = operations.roster.served(instance).resolved
     return {
         "id": instance.id,
         "pid": operations.identity.pid,
@@ -203,13 +203,18 @@ def _mounted(operations: Operations, instance: Instance) -> dict[str, Any]:
 
 async def _taken(operations: Operations, fields: Fields) -> dict[str, Any]:
     """A client whose worker died before it could say so."""
-    operations.taken(operations.by_id(fields["id"]))
+    operations.taken(operations.roster.by_id(fields["id"]))
     return {}
 
 
 async def _umount(operations: Operations, fields: Fields) -> dict[str, Any]:
-    """`ending`: that was the daemon's last image."""
-    gone = await operations.umount(_chosen(operations, fields))
+    """`ending`: that was the daemon's last image. It may have been heard of before it is said."""
+    try:
+        gone = await operations.umount(_chosen(operations, fields))
+    except NotFoundError:
+        if "id" not in fields:
+            raise
+        gone = True
     return {"gone": gone, "ending": operations.decide_to_end()}
 
 
@@ -220,10 +225,11 @@ async def _forget(operations: Operations, fields: Fields) -> dict[str, Any]:
 
 async def _status(operations: Operations, fields: Fields) -> dict[str, Any]:
     """Of one instance, or of all."""
+    await operations.departures.look()
     if "id" in fields or "mountpoint" in fields:
         chosen = [_chosen(operations, fields)]
     else:
-        chosen = operations.all()
+        chosen = operations.roster.mounted()
     return {
         "instances": [operations.status(instance) for instance in chosen],
         "daemon": operations.daemon_status(),
@@ -231,14 +237,14 @@ async def _status(operations: Operations, fields: Fields) -> dict[str, Any]:
 
 
 async def _stay(operations: Operations, fields: Fields) -> dict[str, Any]:
-    """From now on the daemon ends only when told to."""
-    operations.stay()
+    """From now on the daemon ends only when told to; `cache_size` as in DaemonOptions."""
+    operations.stay(fields["cache_size"])
     return operations.daemon_status()
 
 
 async def _trace(operations: Operations, fields: Fields) -> dict[str, Any]:
     """Record into `file`; without one, end the record."""
-    tracing = operations.served(_chosen(operations, fields)).tracing
+    tracing = operations.roster.served(_chosen(operations, fields)).tracing
     if fields.get("file"):
         await tracing.start(fields["file"])
     else:
@@ -248,7 +254,7 @@ async def _trace(operations: Operations, fields: Fields) -> dict[str, Any]:
 
 async def _prefetch(operations: Operations, fields: Fields) -> dict[str, Any]:
     """`do`: pause or resume."""
-    prefetch = operations.served(_chosen(operations, fields)).prefetch
+    prefetch = operations.roster.served(_chosen(operations, fields)).prefetch
     if fields["do"] not in ("pause", "resume"):
         raise UsageError(f"prefetch {fields['do']!r}: neither pause nor resume")
     prefetch.pause() if fields["do"] == "pause" else prefetch.resume()
@@ -257,8 +263,8 @@ async def _prefetch(operations: Operations, fields: Fields) -> dict[str, Any]:
 
 def _chosen(operations: Operations, fields: Fields) -> Instance:
     if "id" in fields:
-        return operations.by_id(fields["id"])
-    return operations.by_mountpoint(fields["mountpoint"])
+        return operations.roster.by_id(fields["id"])
+    return operations.roster.by_mountpoint(fields["mountpoint"])
 
 
 VERBS: dict[str, Verb] = {

@@ -19,8 +19,9 @@ from fs.daemon import api, verbs
 from fs.daemon.channel import Channel
 from fs.daemon.engine import Engine
 from fs.daemon.mountpoints import is_mounted, unmount_kernel
-from fs.daemon.operations import Identity, Operations
+from fs.daemon.operations import Operations
 from fs.daemon.order import DaemonOptions
+from fs.daemon.roster import Identity
 from fs.daemon.session import Session
 from fs.daemon.state import MNT, remove_state
 from fs.drivers.bind import FuseDriver
@@ -86,7 +87,7 @@ class Worker:
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
             await operations.restore()
             nursery.start_soon(self._hear_supervisor)
-            if single is None or operations.all():
+            if single is None or operations.roster.mounted():
                 await self._begin()
             await operations.resume()
             nursery.start_soon(verbs.serve, sockets[0], operations)
@@ -120,13 +121,13 @@ class Worker:
         )
 
     def _image_of(self, number: int) -> Image:
-        return self._operations.instance_by_number(number).image
+        return self._operations.roster.by_number(number).image
 
     def _forgotten(self, number: int) -> None:
-        self._operations.forgotten(number)
+        self._operations.departures.forgotten(number)
 
     def _closed(self, number: int) -> None:
-        self._operations.reconsider(number)
+        self._operations.departures.closed(number)
 
     async def _begin(self) -> None:
         """Have the connection from the supervisor, which mounts if need be, and serve it."""

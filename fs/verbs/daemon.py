@@ -17,7 +17,9 @@ from fs.format.errors import MountError, NotFoundError
 
 def run(arguments: argparse.Namespace) -> int:
     root = os.path.abspath(arguments.state_root or default_state_root())
-    daemon = DaemonOptions(root, stay=True, log_level=arguments.log_level)
+    daemon = DaemonOptions(
+        root, stay=True, log_level=arguments.log_level, cache_size=arguments.cache_size
+    )
     if arguments.stop:
         _stop(root)
     elif arguments.foreground:
@@ -41,7 +43,7 @@ def _start(daemon: DaemonOptions) -> int:
         if not lives(daemon.directory):
             start(daemon)
     try:
-        return int(control.call(daemon.directory, "stay")["pid"])
+        return int(control.call(daemon.directory, "stay", cache_size=daemon.cache_size)["pid"])
     except EndingError:
         raise MountError(f"{daemon.directory}: a daemon is ending here, try again") from None
 

@@ -24,8 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _options(arguments: argparse.Namespace) -> MountOptions:
     """The options with every path absolute: the daemon need not share our directory."""
-    if not arguments.outage_deadline >= 0 or arguments.amplify < 0:  # NaN is not, either
-        raise UsageError("--outage-deadline and --amplify must be 0 or more")
+    if arguments.amplify < 0:
+        raise UsageError("--amplify must be 0 or more")
     if arguments.backend_type and not arguments.backend_config:
         raise UsageError("--backend-type is for --backend-config")
     return MountOptions(

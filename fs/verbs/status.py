@@ -26,8 +26,14 @@ def _line(mount: dict[str, Any]) -> str:
     head = f"{mount['mountpoint']}  {mount['source']}  pid {mount['pid']}"
     if not mount["alive"]:
         return f"{head}  dead: unmount it"
-    return (
-        f"{head}  {mount['transport']}  "
-        f"{mount['fetched_bytes']} bytes in {mount['requests']} requests, "
-        f"{mount['cached_chunks']} of {mount['chunks']} chunks of opened blobs here"
-    )
+    rate, error = mount["hit_rate"], mount["last_error"]
+    parts = [
+        head,
+        mount["transport"],
+        f"{mount['cached_chunks']} of {mount['chunks']} chunks here",
+        f"{mount['fetched_bytes']} bytes in {mount['requests']} requests",
+        "not read yet" if rate is None else f"{rate:.0%} hits",
+        f"prefetch {mount['prefetch']['state']}",
+        *([f"last error: {error}"] if error else []),
+    ]
+    return "  ".join(parts)

@@ -13,7 +13,8 @@ import pytest
 import trio
 
 from fs.cache.eviction import allocated
-from fs.cli import main, size
+from fs.cli import main
+from fs.commandline import size
 from tests.cache.engine import engine
 from tests.daemon.mounting import place
 from tests.image.build import BuiltImage, build_image

@@ -270,6 +270,30 @@ def test_started_by_hand_it_stays_until_told(images: list[BuiltImage], here: Pla
     assert nydus_fs("daemon", "--stop", *root).returncode == 5
 
 
+def test_cache_size_of_a_daemon_is_for_mounts_that_do_not_say(
+    images: list[BuiltImage], here: Place
+) -> None:
+    """And it is remembered by the next worker, as is that the daemon stays."""
+    limit = 2 * (64 << 10)
+    here.mount(images[0])
+    root = ("--state-root", here.state)
+    assert nydus_fs("daemon", "--cache-size", "128K", *root).returncode == 0
+    os.kill(here.status()["worker_pid"], signal.SIGKILL)
+    assert here.status()["generation"] == 1
+    told = control.call(str(here.state), "status")["daemon"]
+    assert (told["stay"], told["cache_size"]) == (True, limit)
+    here.unmount()
+    here.mount(images[1])
+    assert (here.mountpoint / "data").read_bytes() == _data(1)
+    eventually(lambda: f"limit {limit}; chunks are not kept" in here.log(), "the limit is kept")
+    here.unmount()
+    here.mount(images[2], cache_size=1 << 30, cache_dir=str(here.root / "other"))
+    assert (here.mountpoint / "data").read_bytes() == _data(2)
+    assert (here.mountpoint / "name").read_text() == "image 2\n"
+    assert here.status()["cached_chunks"] == here.status()["chunks"]
+    assert nydus_fs("daemon", "--stop", *root).returncode == 0
+
+
 def test_foreground_mount_fails_as_the_others_do(images: list[BuiltImage], here: Place) -> None:
     done = nydus_fs(
         "mount", images[0].bootstrap, here.mountpoint, "--foreground", "--state-root", here.state
