@@ -10,6 +10,7 @@ import mmap
 import os
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import trio
@@ -19,12 +20,12 @@ from fs.cache.fetch import Fetcher
 from fs.cache.readahead import ReadAhead
 from fs.cache.store import CacheStore
 from fs.cache.whole import count_here
-from fs.format.blobtable import BlobFeature
+from fs.format.blobtable import BlobFeature, BlobRecord
 from fs.format.bootstrap import Bootstrap, DirEntry, Extent, Inode, open_bootstrap
+from fs.format.chunktable import ChunkTable
 from fs.format.errors import Failure, FormatError, NotFoundError, VerifyError
+from fs.format.pieces import WITH_PIECES, placed
 from fs.format.tree import HOLE
-
-_UNSUPPORTED = BlobFeature.ZRAN | BlobFeature.BATCH | BlobFeature.ENCRYPTED | BlobFeature.TARFS
 
 #: Bootstraps that are mapped now.
 _mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
@@ -140,15 +141,21 @@ class Image:
 
     async def _open_blob(self, index: int) -> BlobCache:
         record = self.bootstrap.blobs[index]
-        if record.features & _UNSUPPORTED:
-            kind = BlobFeature(record.features & _UNSUPPORTED).name
-            raise FormatError(f"{kind} blobs are not supported", f"blob {record.blob_id}")
-        return await self._store.open(
-            record,
-            self.bootstrap.digester,
-            lambda: self.bootstrap.chunk_table(index),
-            self._fetcher,
-        )
+        if record.features & BlobFeature.ENCRYPTED:
+            raise FormatError("encrypted blobs are not supported", f"blob {record.blob_id}")
+        make_table: Callable[[], ChunkTable] = partial(self.bootstrap.chunk_table, index)
+        if record.features & WITH_PIECES:
+            make_table = await self._find_pieces(record, make_table)
+        return await self._store.open(record, self.bootstrap.digester, make_table, self._fetcher)
+
+    async def _find_pieces(
+        self, record: BlobRecord, make_table: Callable[[], ChunkTable]
+    ) -> Callable[[], ChunkTable]:
+        """What makes the table of a blob whose chunks share pieces."""
+        beside = os.path.dirname(self.bootstrap.name)
+        found = await self._store.chunk_information(record, self._fetcher, beside)
+        where = f"blob {record.blob_id}"
+        return lambda: placed(make_table(), found.array, found.header, record, where)
 
     async def prefetch_plan(self) -> AsyncIterator[tuple[BlobCache, range]]:
         """The chunks that the image asks to be read first, file by file.

@@ -20,6 +20,7 @@ from fs.cache.fetch import Fetcher
 from fs.cache.files import BlobFiles
 from fs.cache.flight import Flights
 from fs.cache.index import ContentIndex
+from fs.cache.metadata import ChunkInformation, chunk_information
 from fs.cache.quota import Quota
 from fs.format.blobtable import BlobRecord
 from fs.format.chunktable import ChunkTable
@@ -81,6 +82,21 @@ class CacheStore:
         )
         self._caches.append(cache)
         return cache
+
+    async def chunk_information(
+        self, blob: BlobRecord, fetcher: Fetcher, beside: str
+    ) -> ChunkInformation:
+        """See `metadata.chunk_information`; `beside` is the bootstrap's directory."""
+        directory = await trio.to_thread.run_sync(self._own_directory)
+        return await chunk_information(blob, fetcher, beside, directory)
+
+    def _own_directory(self) -> str | None:
+        try:
+            make_own(self._directory)
+        except Failure as error:
+            log.warning("%s; no chunk information is kept", error)
+            return None
+        return self._directory
 
     def _prepare(
         self, blob: BlobRecord, digester: int, make_table: Callable[[], ChunkTable]

@@ -42,7 +42,7 @@ _STRING_MAX = 256
 #: An image of so many chunks is looked through before it is mounted; a larger one would
 #: make the mount wait, and is marked when it goes.
 _SMALL = 10_000
-_UNREADABLE = BlobFeature.ZRAN | BlobFeature.BATCH | BlobFeature.ENCRYPTED | BlobFeature.TARFS
+_UNREADABLE = BlobFeature.ENCRYPTED | BlobFeature.TARFS
 
 
 class Device(NamedTuple):

@@ -13,6 +13,7 @@ from fs.format import codec
 from fs.format.blobfile import BlobOptions, build_trailer
 from fs.format.blobtable import BlobRecord, Compressor, Digester
 from fs.format.chunkinfo import ChunkFlag
+from fs.format.contexts import BatchContext
 from fs.format.tree import Chunk, Node
 from fs.format.writer import BootstrapOptions, write_bootstrap
 
@@ -42,6 +43,9 @@ class _Building:
     chunks: list[Chunk] = field(default_factory=list)
     inodes: dict[tuple[int, int], Node] = field(default_factory=dict)
     known: dict[bytes, Chunk] = field(default_factory=dict)
+    batch_size: int = 0
+    batch: bytearray = field(default_factory=bytearray)
+    batches: list[BatchContext] = field(default_factory=list)
 
     def node(self, path: Path) -> Node:
         found = path.lstat()
@@ -76,6 +80,9 @@ class _Building:
         digest = codec.digest(Digester.BLAKE3, content)
         if digest in self.known:
             return self.known[digest]
+        if len(content) < self.batch_size // 2:
+            return self.into_batch(digest, content)
+        self.end_batch()
         packed = codec.compress(self.compressor, content)
         flags = int(ChunkFlag.COMPRESSED)
         if len(packed) >= len(content):
@@ -91,9 +98,38 @@ class _Building:
             flags,
         )
         self.data += packed
-        self.decoded += -(-len(content) // _BLOCK) * _BLOCK
+        return self.add(chunk)
+
+    def into_batch(self, digest: bytes, content: bytes) -> Chunk:
+        if len(self.batch) + len(content) >= self.batch_size:
+            self.end_batch()
+        chunk = Chunk(
+            digest,
+            0,
+            len(self.chunks),
+            len(self.data),
+            0,
+            self.decoded,
+            len(content),
+            ChunkFlag.COMPRESSED | ChunkFlag.BATCH,
+            context=len(self.batches),
+            within=len(self.batch),
+        )
+        self.batch += content
+        return self.add(chunk)
+
+    def end_batch(self) -> None:
+        if self.batch:
+            packed = codec.compress(self.compressor, self.batch)
+            packed = packed if len(packed) < len(self.batch) else bytes(self.batch)
+            self.batches.append(BatchContext(len(packed), len(self.batch)))
+            self.data += packed
+            self.batch.clear()
+
+    def add(self, chunk: Chunk) -> Chunk:
+        self.decoded += -(-chunk.uncompressed_size // _BLOCK) * _BLOCK
         self.chunks.append(chunk)
-        self.known[digest] = chunk
+        self.known[chunk.digest] = chunk
         return chunk
 
 
@@ -104,16 +140,19 @@ def build_image(
     chunk_size: int = 1 << 20,
     compressor: Compressor = Compressor.ZSTD,
     prefetch: tuple[bytes, ...] = (),
+    batch_size: int = 0,
 ) -> BuiltImage:
     """An image of the tree under `source` (no sockets), written below `out`.
 
     `prefetch` are names in the top directory.
     """
-    building = _Building(chunk_size, compressor)
+    building = _Building(chunk_size, compressor, batch_size=batch_size)
     root = building.node(source)
+    building.end_batch()
     options = BlobOptions(chunk_size=chunk_size, compressor=compressor)
     sha = hashlib.sha256(building.data)
-    trailer = build_trailer(building.chunks, len(building.data), sha, options)
+    size = len(building.data)
+    trailer = build_trailer(building.chunks, size, sha, options, batches=building.batches)
     blob = bytes(building.data) + trailer.data
     record = trailer.record
     blobs = out / "blobs"
