@@ -113,8 +113,10 @@ def converted(tree: Path, work: Path, *options: str) -> tuple[Path, Path]:
     blobs = layout / "blobs/sha256"
     manifest = _document(blobs, _document(layout, "index.json")["manifests"][0]["digest"])
     with tarfile.open(blobs / manifest["layers"][-1]["digest"].removeprefix("sha256:")) as layer:
-        layer.extract("image/image.boot", work, filter="data")
-    return work / "image/image.boot", blobs
+        content = layer.extractfile("image/image.boot")
+        assert content is not None
+        (work / "image.boot").write_bytes(content.read())
+    return work / "image.boot", blobs
 
 
 def _document(directory: Path, name: str) -> dict[str, Any]:
