@@ -27,6 +27,7 @@ from fs.backend.blobs import BlobBackend
 from fs.backend.config import load_config, open_configured
 from fs.bootstrap_layer import BOOTSTRAP, MAX_LAYER, extract
 from fs.format.errors import (
+    Failure,
     FormatError,
     PlainImageError,
     UnreachableError,
@@ -40,8 +41,9 @@ from fs.registry.descriptor import Descriptor
 from fs.registry.hosts import hosts_dirs
 from fs.registry.manifest import find_bootstrap_layer
 from fs.registry.platform import parse_platform
+from fs.registry.resolution import find_nydus_referrer
 from fs.registry.retry import RetryPolicy
-from fs.registry.store import ImageReader, StoreOptions, open_reader
+from fs.registry.store import Image, ImageReader, StoreOptions, open_reader
 
 log = logging.getLogger(__name__)
 
@@ -125,12 +127,30 @@ def _ask(
         platform = parse_platform(options.platform) if options.platform else None
         image = reader.resolve(platform, nydus=True)
         layer = find_bootstrap_layer(image.manifest)
+        if layer is None and (found := _referring(reader, image)):
+            image = found
+            layer = find_bootstrap_layer(image.manifest)
         if layer is None:
             raise PlainImageError(
                 f"{reader.name}: an ordinary OCI image; convert it with nydusify convert"
             )
         path = local_bootstrap(reader, layer, cache_dir)
         return Resolved(path, image.descriptor.digest, image.config.document)
+
+
+def _referring(reader: ImageReader, image: Image) -> Image | None:
+    """The Nydus image that says that it is made of the plain `image`, if the registry has one.
+
+    Not for a reference by digest: whoever may push to the repository may say so, and the
+    digest is there to be safe from them.
+    """
+    if reader.reference is None or reader.reference.digest:
+        return None
+    try:
+        return find_nydus_referrer(reader, image.descriptor.digest)
+    except Failure as failure:
+        log.info("referrers of %s: %s", reader.name, failure)
+        return None
 
 
 def open_backend(

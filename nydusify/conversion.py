@@ -1,4 +1,4 @@
-"""A conversion from source to published target: layers to blobs, trees merged, image pushed.
+"""The conversion of one image: layers to blobs, trees merged, image pushed.
 
 Layers are converted one after the other, each in one pass over its bytes. The
 result depends on the source and the options alone, not on threads, time or machine.
@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fs.format.blobfile import BlobOptions
-from fs.format.errors import FormatError, UsageError, local_errors
+from fs.format.errors import FormatError, local_errors
 from fs.format.tree import Chunk, Node
 from fs.format.writer import BootstrapOptions, write_bootstrap
-from fs.registry.store import open_writer
+from fs.registry.descriptor import Descriptor
 from fs.tar.entry import Entry, pieces
 from fs.tar.paths import clean
 from nydusify.blobs import Blob, BlobStore
@@ -27,11 +27,10 @@ from nydusify.layer import Layer
 from nydusify.merge import apply
 from nydusify.options import ConvertOptions
 from nydusify.paths import lookup, resolve
-from nydusify.publish import Target, make_bootstrap_layer, publish
-from nydusify.report import LayerFigures, Progress, Report, Silence
-from nydusify.sources import Entries, SourceLayer, open_source
+from nydusify.publish import Destination, Target, make_bootstrap_layer, publish
+from nydusify.report import LayerFigures, Progress, Report
+from nydusify.sources import Entries, SourceImage, SourceLayer
 from nydusify.unused import drop_unused
-from nydusify.workplace import workplace
 
 _ROOT_MODE = stat.S_IFDIR | 0o755
 #: A file's chunks are listed in memory and in the bootstrap.
@@ -51,27 +50,25 @@ class Converted:
     startup: list[bytes]
 
 
-def convert(options: ConvertOptions, progress: Progress | None = None) -> Report:
-    """Convert and publish. Failure for all that may go wrong; nothing is published then."""
-    progress = progress or Silence()
+def convert_image(
+    source: SourceImage,
+    destination: Destination,
+    options: ConvertOptions,
+    work: Path,
+    progress: Progress,
+) -> tuple[Descriptor, Report]:
+    """Convert one image, with files in `work`, and push it; returns its manifest's descriptor."""
     started = time.monotonic()
-    _check_target(options.target)
-    with (
-        closing(open_writer(options.target, options.target_store)) as writer,
-        workplace(options.work_dir) as work,
-        open_source(options.source, options.platform, options.source_store) as source,
-    ):
-        writer.check()
-        converted = convert_layers(source.layers, options, work, progress)
-        bootstrap = work / "image.boot"
-        write_bootstrap_file(converted, options, bootstrap)
-        layer = make_bootstrap_layer(bootstrap, converted.blobs, work / "bootstrap.tar.gz")
-        kept = [bool(figures.blob_digest) for figures in converted.figures]
-        target = Target(source, converted.blobs, kept, layer)
-        manifest, target_size = publish(target, writer, progress)
-    return Report(
+    converted = convert_layers(source.layers, options, work, progress)
+    bootstrap = work / "image.boot"
+    write_bootstrap_file(converted, options, bootstrap)
+    layer = make_bootstrap_layer(bootstrap, converted.blobs, work / "bootstrap.tar.gz")
+    kept = [bool(figures.blob_digest) for figures in converted.figures]
+    target = Target(source, converted.blobs, kept, layer)
+    manifest, target_size = publish(target, destination, progress)
+    return manifest, Report(
         source=source.name,
-        target=writer.name,
+        target=destination.writer.name,
         target_digest=manifest.digest,
         platform=str(source.platform),
         bootstrap_size=layer.descriptor.size,
@@ -199,9 +196,3 @@ def _still_there(root: Node, paths: Sequence[bytes]) -> list[Node]:
 def _follow(root: Node, path: bytes) -> Node | None:
     where = "prefetch pattern"
     return lookup(root, resolve(root, clean(path, where), where))
-
-
-def _check_target(place: str) -> None:
-    kind, colon, _ = place.partition(":")
-    if colon and kind in ("dir", "layer"):
-        raise UsageError(f"{place}: {kind}: is for sources only")

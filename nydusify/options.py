@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fs.backend.config import BackendConfig
 from fs.format.blobtable import DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE, Compressor
 from fs.format.errors import UsageError
 from fs.registry.platform import Platform
@@ -16,15 +17,35 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20}
 
 
 @dataclass(frozen=True)
+class TargetForm:
+    """What the target is made of.
+
+    `merged`: an index with the source's plain images beside the Nydus images.
+    `referring`: each image has its source's manifest as subject. `docker`: Docker's media
+    types instead of OCI's. `backend`: where blobs go instead of the target; `force_push`: even
+    those that are there.
+    """
+
+    merged: bool = False
+    referring: bool = False
+    docker: bool = False
+    backend: BackendConfig | None = None
+    force_push: bool = False
+
+
+@dataclass(frozen=True)
 class ConvertOptions:
     """`source` and `target` are places as fs.registry.store has them, or dir: and layer:.
 
-    `prefetch` are absolute paths in the image. The result does not depend on `threads`.
+    `platforms`: this machine's if there are none. `prefetch` are absolute paths in the image.
+    The result does not depend on `threads`.
     """
 
     source: str
     target: str
-    platform: Platform | None = None
+    platforms: tuple[Platform, ...] = ()
+    all_platforms: bool = False
+    form: TargetForm = field(default_factory=TargetForm)
     compressor: Compressor = Compressor.ZSTD
     chunk_size: int = DEFAULT_CHUNK_SIZE
     prefetch: tuple[str, ...] = ()

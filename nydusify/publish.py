@@ -13,8 +13,9 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fs.format.errors import local_errors
 from fs.registry.descriptor import Descriptor, describe
@@ -24,11 +25,25 @@ from fs.registry.manifest import (
     NYDUS_FS_VERSION_ANNOTATION,
     UNCOMPRESSED_ANNOTATION,
 )
-from fs.registry.mediatypes import NYDUS_BLOB, OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST
+from fs.registry.mediatypes import (
+    DOCKER_CONFIG,
+    DOCKER_LAYER_GZIP,
+    DOCKER_MANIFEST,
+    NYDUS_ARTIFACT,
+    NYDUS_BLOB,
+    NYDUS_CONFIG,
+    OCI_CONFIG,
+    OCI_LAYER_GZIP,
+    OCI_MANIFEST,
+)
 from fs.registry.store import ImageWriter
 from nydusify.blobs import Blob
+from nydusify.options import TargetForm
 from nydusify.report import Progress
 from nydusify.sources import SourceImage
+
+if TYPE_CHECKING:
+    from fs.backend.storage import BlobStorage
 
 _REFERENCE_BLOBS_ANNOTATION = "containerd.io/snapshot/nydus-reference-blob-ids"
 _FS_VERSION = "6"
@@ -53,6 +68,18 @@ class Target(NamedTuple):
     bootstrap: BootstrapLayer
 
 
+class Destination(NamedTuple):
+    """Where it goes, and as what. Blobs go to `storage`, if there is one.
+
+    Without `tag`, the manifest is pushed by digest.
+    """
+
+    writer: ImageWriter
+    form: TargetForm
+    storage: BlobStorage | None = None
+    tag: bool = True
+
+
 def make_bootstrap_layer(bootstrap: Path, blobs: Sequence[Blob], path: Path) -> BootstrapLayer:
     """Write the tar.gz with the bootstrap and the chunk information of all blobs to `path`."""
     with local_errors(path), path.open("wb") as file:
@@ -71,27 +98,51 @@ def make_bootstrap_layer(bootstrap: Path, blobs: Sequence[Blob], path: Path) -> 
         NYDUS_BOOTSTRAP_ANNOTATION: "true",
         NYDUS_FS_VERSION_ANNOTATION: _FS_VERSION,
         UNCOMPRESSED_ANNOTATION: diff_id,
-        _REFERENCE_BLOBS_ANNOTATION: _json([blob.record.blob_id for blob in blobs]).decode(),
+        _REFERENCE_BLOBS_ANNOTATION: encode_json([blob.record.blob_id for blob in blobs]).decode(),
     }
     descriptor = Descriptor(OCI_LAYER_GZIP, packed.digest(), packed.size, annotations)
     return BootstrapLayer(path, descriptor, diff_id)
 
 
-def publish(target: Target, writer: ImageWriter, progress: Progress) -> tuple[Descriptor, int]:
+def publish(target: Target, destination: Destination, progress: Progress) -> tuple[Descriptor, int]:
     """Push everything, the tag last. Returns the manifest's descriptor and the image's size."""
+    writer, form = destination.writer, destination.form
     layers = [_blob_layer(blob) for blob in target.blobs]
+    size = sum(layer.size for layer in layers)
     for blob, layer in zip(target.blobs, layers, strict=True):
         progress.step(f"pushing {layer.digest[:19]}", layer.size)
-        writer.push_blob(layer, blob.path, progress.advance)
-    layers.append(target.bootstrap.descriptor)
-    progress.step("pushing bootstrap", layers[-1].size)
-    writer.push_blob(layers[-1], target.bootstrap.path, progress.advance)
-    raw_config = _json(_config(target))
-    config = describe(raw_config, OCI_CONFIG)
+        push_blob(blob, layer, destination, progress)
+    bootstrap = _typed(target.bootstrap.descriptor, form)
+    layers = [bootstrap] if destination.storage else [*layers, bootstrap]
+    progress.step("pushing bootstrap", bootstrap.size)
+    writer.push_blob(bootstrap, target.bootstrap.path, progress.advance)
+    raw_config = encode_json(_config(target, layers))
+    config = describe(raw_config, _config_type(form))
     writer.push_blob(config, raw_config)
-    raw_manifest = _json(_manifest(target, config, layers))
-    manifest = writer.push_manifest(raw_manifest, OCI_MANIFEST, tag=True)
-    return manifest, len(raw_manifest) + config.size + sum(layer.size for layer in layers)
+    media_type = DOCKER_MANIFEST if form.docker else OCI_MANIFEST
+    raw_manifest = encode_json(_manifest(target, form, config, layers))
+    manifest = writer.push_manifest(raw_manifest, media_type, tag=destination.tag)
+    return manifest, len(raw_manifest) + config.size + bootstrap.size + size
+
+
+def push_blob(blob: Blob, layer: Descriptor, destination: Destination, progress: Progress) -> None:
+    """Have a blob at the destination, unless it is there."""
+    storage = destination.storage
+    if storage is None:
+        destination.writer.push_blob(layer, blob.path, progress.advance)
+    elif destination.form.force_push or not storage.has(blob.record.blob_id, layer.size):
+        storage.push(blob.record.blob_id, blob.path, progress.advance)
+
+
+def _config_type(form: TargetForm) -> str:
+    """In a merged index the plain image is for everybody: one type that only we take as ours."""
+    if form.merged:
+        return NYDUS_CONFIG
+    return DOCKER_CONFIG if form.docker else OCI_CONFIG
+
+
+def _typed(bootstrap: Descriptor, form: TargetForm) -> Descriptor:
+    return replace(bootstrap, media_type=DOCKER_LAYER_GZIP) if form.docker else bootstrap
 
 
 def _blob_layer(blob: Blob) -> Descriptor:
@@ -100,27 +151,34 @@ def _blob_layer(blob: Blob) -> Descriptor:
     return Descriptor(NYDUS_BLOB, f"sha256:{record.blob_id}", record.compressed_size, annotations)
 
 
-def _manifest(target: Target, config: Descriptor, layers: Sequence[Descriptor]) -> dict[str, Any]:
+def _manifest(
+    target: Target, form: TargetForm, config: Descriptor, layers: Sequence[Descriptor]
+) -> dict[str, Any]:
     document: dict[str, Any] = {
         "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
+        "mediaType": DOCKER_MANIFEST if form.docker else OCI_MANIFEST,
         "config": config.to_json(),
         "layers": [layer.to_json() for layer in layers],
     }
+    if form.referring and target.source.stored:
+        subject = target.source.stored.descriptor
+        document["artifactType"] = NYDUS_ARTIFACT
+        document["subject"] = Descriptor(subject.media_type, subject.digest, subject.size).to_json()
     if target.source.annotations:
         document["annotations"] = dict(target.source.annotations)
     return document
 
 
-def _config(target: Target) -> dict[str, Any]:
+def _config(target: Target, layers: Sequence[Descriptor]) -> dict[str, Any]:
     """The source's configuration with the layers of the target; the rest stays as it is."""
     source = target.source.config
-    diff_ids = [f"sha256:{blob.record.blob_id}" for blob in target.blobs]
+    diff_ids = [layer.digest for layer in layers[:-1]]
     diff_ids.append(target.bootstrap.diff_id)
+    kept = target.kept if len(layers) > 1 else [False] * len(target.kept)
     return {
         **{key: value for key, value in source.items() if key not in ("history", "rootfs")},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        "history": _history(source, target.kept),
+        "history": _history(source, kept),
     }
 
 
@@ -179,5 +237,6 @@ def _tar_header(name: str, mode: int, size: int | None) -> bytes:
     return member.tobuf(tarfile.GNU_FORMAT)
 
 
-def _json(document: object) -> bytes:
+def encode_json(document: object) -> bytes:
+    """The same bytes for the same document."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()

@@ -40,6 +40,17 @@ class Report:
     layers: list[LayerFigures] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class IndexReport:
+    """Of an index: `target_digest` is its own, the images have theirs."""
+
+    source: str
+    target: str
+    target_digest: str
+    seconds: float
+    images: list[Report] = field(default_factory=list)
+
+
 class Progress(Protocol):
     """Told by the conversion how far it is."""
 
@@ -68,13 +79,20 @@ def open_progress(stream: TextIO) -> Iterator[Progress]:
         yield bar
 
 
-def write_json(report: Report, path: Path) -> None:
+def write_json(report: Report | IndexReport, path: Path) -> None:
     with local_errors(path):
         path.write_text(json.dumps(asdict(report), indent=2) + "\n")
 
 
-def table(report: Report) -> str:
-    """One line a layer, then the sums."""
+def table(report: Report | IndexReport) -> str:
+    """One line a layer, then the sums; for each image, if there are several."""
+    if isinstance(report, Report):
+        return _image_table(report)
+    parts = [f"{image.platform}\n{_image_table(image)}\n" for image in report.images]
+    return "\n".join([*parts, f"{report.target}@{report.target_digest}"])
+
+
+def _image_table(report: Report) -> str:
     rows = [("layer", "source", "blob", "chunks", "shared", "seconds")]
     for layer in report.layers:
         rows.append(

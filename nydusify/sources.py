@@ -18,11 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from fs.format.errors import FormatError, UsageError, VerifyError, local_errors
+from fs.format.errors import FormatError, NotFoundError, UsageError, VerifyError, local_errors
 from fs.registry.descriptor import Descriptor
 from fs.registry.manifest import is_nydus
 from fs.registry.mediatypes import layer_compression
 from fs.registry.platform import Platform, default_platform
+from fs.registry.resolution import images_below
 from fs.registry.store import Image, ImageReader, StoreOptions, open_reader
 from fs.tar.entry import Entry
 from fs.tar.reader import TarReader
@@ -59,31 +60,77 @@ class SourceLayer:
 
 @dataclass(frozen=True)
 class SourceImage:
-    """Layers from the lowest up; `config` is the whole JSON document."""
+    """Layers from the lowest up; `config` is the whole JSON document.
+
+    `stored` is what the source holds: None for a directory or a file with a layer.
+    """
 
     name: str
     layers: list[SourceLayer]
     platform: Platform
     config: Mapping[str, Any] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    stored: Image | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images that were asked for. `reader` is None for a directory or a file with a layer."""
+
+    images: list[SourceImage]
+    reader: ImageReader | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which images of an index: those for `platforms`, or `all` of Linux.
+
+    Without either, the one for this machine.
+    """
+
+    platforms: tuple[Platform, ...] = ()
+    all: bool = False
 
 
 @contextmanager
 def open_source(
     place: str, platform: Platform | None, options: StoreOptions
 ) -> Iterator[SourceImage]:
-    """The image at `place`; FormatError if it cannot be converted."""
+    """The one image at `place` for `platform`; FormatError if it cannot be converted."""
+    selection = Selection((platform,) if platform else ())
+    with open_sources(place, selection, options) as source:
+        yield source.images[0]
+
+
+@contextmanager
+def open_sources(place: str, selection: Selection, options: StoreOptions) -> Iterator[Source]:
+    """The images at `place`; FormatError if they cannot be converted."""
     kind, colon, path = place.partition(":")
     if colon and not path:
         raise UsageError(f"{place} lacks a {'name' if kind == 'containerd' else 'path'}")
     if kind in ("dir", "layer"):
-        yield _single(place, Path(path), platform)
+        if len(selection.platforms) > 1:
+            raise UsageError(f"{place} is for one platform")
+        yield Source([_single(place, Path(path), next(iter(selection.platforms), None))])
         return
-    reader = open_reader(place, options)
-    try:
-        yield _stored_image(reader, reader.resolve(platform))
-    finally:
-        reader.close()
+    with closing(open_reader(place, options)) as reader:
+        images = [_stored_image(reader, image) for image in _select(reader, selection)]
+        yield Source(images, reader)
+
+
+def _select(reader: ImageReader, selection: Selection) -> list[Image]:
+    if not selection.all:
+        wanted = selection.platforms or (None,)
+        images = [reader.resolve(platform) for platform in wanted]
+        return list({image.descriptor.digest: image for image in images}.values())
+    index = reader.index()
+    if index is None:
+        return [reader.resolve()]
+    found = images_below(reader, index)
+    runnable = [image for image in found if image.config.platform.os in ("linux", "")]
+    if not runnable:
+        raise NotFoundError(f"{reader.name}: no image for Linux in the index")
+    return runnable
 
 
 def _single(place: str, path: Path, platform: Platform | None) -> SourceImage:
@@ -129,7 +176,8 @@ def _stored_image(reader: ImageReader, image: Image) -> SourceImage:
         stored = _Stored(name, partial(reader.open_blob, layer), table, startup, diff_id)
         opener = partial(_open_tar, stored)
         layers.append(SourceLayer(name, layer.digest, layer.size, opener, startup))
-    return SourceImage(reader.name, layers, config.platform, config.document, manifest.annotations)
+    platform = image.descriptor.platform or config.platform
+    return SourceImage(reader.name, layers, platform, config.document, manifest.annotations, image)
 
 
 def _check_type(layer: Descriptor, name: str) -> None:

@@ -23,11 +23,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fs.backend.blobs import BlobBackend
 from fs.format.errors import UsageError, local_errors
 from fs.registry.store import StoreOptions
+
+if TYPE_CHECKING:
+    from fs.registry.hosts import Trust
 
 _MAX_FILE = 1 << 20
 
@@ -72,6 +75,11 @@ def load_config(path: str, kind: str | None = None) -> BackendConfig:
     """The backend that a file describes; `kind` must be what the file says, if it does."""
     with local_errors(path), Path(path).open("rb") as file:
         raw = file.read(_MAX_FILE + 1)
+    return parse_config(raw, path, kind)
+
+
+def parse_config(raw: bytes, path: str, kind: str | None = None) -> BackendConfig:
+    """The same for what the file at `path` holds, or for what another place, so named, does."""
     try:
         document = json.loads(raw) if len(raw) <= _MAX_FILE else None
     except ValueError:
@@ -127,21 +135,18 @@ def _http(config: BackendConfig, options: StoreOptions) -> BlobBackend:
 
 
 def _s3(config: BackendConfig, options: StoreOptions) -> BlobBackend:
-    from fs.backend.s3 import Bucket, open_bucket
+    from fs.backend.s3 import bucket_of, open_bucket
+
+    own, trust = network_of(config, options)
+    return open_bucket(bucket_of(config), own, trust)
+
+
+def network_of(config: BackendConfig, options: StoreOptions) -> tuple[StoreOptions, Trust]:
+    """How the network of a backend is reached: what `config` says, else `options`."""
     from fs.registry.hosts import trust_of
 
     own = _network(config, options)
-    bucket = Bucket(
-        endpoint=config.text("endpoint"),
-        region=config.text("region"),
-        name=config.text("bucket_name"),
-        prefix=config.text("object_prefix", ""),
-        scheme=config.text("scheme", "https"),
-        key_id=config.text("access_key_id", ""),
-        secret=config.text("access_key_secret", ""),
-        token=config.text("session_token", ""),
-    )
-    return open_bucket(bucket, own, trust_of(own, _authorities(config)))
+    return own, trust_of(own, _authorities(config))
 
 
 def _registry(config: BackendConfig, options: StoreOptions) -> BlobBackend:

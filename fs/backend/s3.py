@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import quote
 
+from fs.backend.config import BackendConfig
 from fs.backend.http import HttpBackend, Sign
 from fs.format.errors import UsageError
 from fs.registry.hosts import Trust
@@ -31,6 +32,20 @@ class Bucket(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Bucket({self.scheme}://{self.endpoint}/{self.name})"
+
+
+def bucket_of(config: BackendConfig) -> Bucket:
+    """The bucket of a configuration of kind s3; UsageError."""
+    return Bucket(
+        endpoint=config.text("endpoint"),
+        region=config.text("region"),
+        name=config.text("bucket_name"),
+        prefix=config.text("object_prefix", ""),
+        scheme=config.text("scheme", "https"),
+        key_id=config.text("access_key_id", ""),
+        secret=config.text("access_key_secret", ""),
+        token=config.text("session_token", ""),
+    )
 
 
 def open_bucket(bucket: Bucket, options: StoreOptions, trust: Trust | None = None) -> HttpBackend:

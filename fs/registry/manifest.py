@@ -69,7 +69,7 @@ class Index:
         ranked = []
         for position, entry in enumerate(self.manifests):
             rank = platform.rank(entry.platform) if entry.platform else _UNKNOWN_PLATFORM
-            if rank is not None and not _is_attestation(entry):
+            if rank is not None and not is_attestation(entry):
                 ranked.append((is_nydus_entry(entry) != nydus, rank, position))
         if ranked:
             return self.manifests[min(ranked)[2]]
@@ -82,7 +82,7 @@ class Index:
 _UNKNOWN_PLATFORM = 1000  # an entry without a platform fits anything, but worse than a match
 
 
-def _is_attestation(entry: Descriptor) -> bool:
+def is_attestation(entry: Descriptor) -> bool:
     """Provenance documents that buildkit keeps beside images."""
     return entry.annotations.get("vnd.docker.reference.type") == "attestation-manifest"
 

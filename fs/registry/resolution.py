@@ -6,17 +6,28 @@ indexes may nest only a little.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 from fs.format.errors import FormatError, NotFoundError
 from fs.registry.config import MAX_CONFIG, parse_config
 from fs.registry.descriptor import Descriptor
-from fs.registry.manifest import Index, Manifest, parse_manifest
-from fs.registry.mediatypes import CONFIG_TYPES
+from fs.registry.manifest import (
+    Index,
+    Manifest,
+    is_attestation,
+    is_nydus,
+    is_nydus_entry,
+    parse_manifest,
+)
+from fs.registry.mediatypes import CONFIG_TYPES, NYDUS_ARTIFACT, NYDUS_CONFIG, OCI_CONFIG
 from fs.registry.platform import Platform, default_platform
-from fs.registry.store import Image
+from fs.registry.store import Image, ImageReader
 
 _MAX_NESTING = 4
+#: What referrers to ask for: our own type, and what nydusify's are listed as.
+_REFERRERS = (NYDUS_ARTIFACT, NYDUS_CONFIG, OCI_CONFIG)
+_MAX_REFERRERS = 8
 
 
 class DocumentSource(Protocol):
@@ -48,6 +59,50 @@ def resolve_image(
         where = f"{source.name}: {descriptor.digest}"
         document = parse_manifest(source.read_manifest(descriptor), descriptor.media_type, where)
     raise FormatError("indexes are nested too deep", source.name)
+
+
+def images_below(source: DocumentSource, top: Manifest | Index) -> list[Image]:
+    """All plain images, each with its entry of the index as descriptor, for whatever platform.
+
+    Nydus images, attestations and what is no container image are passed over.
+    """
+    if isinstance(top, Manifest):
+        return [_with_config(source, top, _descriptor(top), None)]
+    found = []
+    for entry, document in _manifests_below(source, top, _MAX_NESTING):
+        if document.config.media_type in CONFIG_TYPES and not is_nydus(document):
+            found.append(_with_config(source, document, entry, None))
+    return found
+
+
+def _manifests_below(
+    source: DocumentSource, index: Index, depth: int
+) -> Iterator[tuple[Descriptor, Manifest]]:
+    if not depth:
+        raise FormatError("indexes are nested too deep", source.name)
+    for entry in index.manifests:
+        if is_attestation(entry) or is_nydus_entry(entry):
+            continue
+        where = f"{source.name}: {entry.digest}"
+        document = parse_manifest(source.read_manifest(entry), entry.media_type, where)
+        if isinstance(document, Manifest):
+            yield entry, document
+        else:
+            yield from _manifests_below(source, document, depth - 1)
+
+
+def find_nydus_referrer(source: ImageReader, digest: str) -> Image | None:
+    """The last Nydus image whose subject is the manifest with `digest`; each is looked at."""
+    entries = [entry for entry in source.referrers(digest) if entry.artifact_type in _REFERRERS]
+    entries.sort(key=lambda entry: entry.artifact_type == NYDUS_ARTIFACT)
+    for entry in entries[: -_MAX_REFERRERS - 1 : -1]:
+        where = f"{source.name}: referrer {entry.digest}"
+        document = parse_manifest(source.read_manifest(entry), entry.media_type, where)
+        if not isinstance(document, Manifest) or document.subject is None:
+            continue
+        if document.subject.digest == digest and is_nydus(document):
+            return _with_config(source, document, entry, None)
+    return None
 
 
 def _descriptor(manifest: Manifest) -> Descriptor:

@@ -186,6 +186,12 @@ def open_writer(text: str, options: StoreOptions | None = None) -> ImageWriter:
     return RegistryWriter(parse_reference(rest), options)
 
 
+def registry_reference(text: str) -> Reference | None:
+    """The reference that a place is, None for places in no registry."""
+    kind, rest = _split_place(text)
+    return parse_reference(rest) if kind == "registry" else None
+
+
 _KINDS = ("oci", "oci-archive", "docker-archive", "containerd")
 #: What docker would read as a repository of that name with a tag.
 _NO_IMAGES = ("dir", "layer")

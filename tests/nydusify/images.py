@@ -14,6 +14,7 @@ from fs.format import codec
 from fs.format.bootstrap import Bootstrap, open_bootstrap
 from fs.format.chunkinfo import ChunkFlag
 from fs.format.errors import VerifyError
+from fs.registry.platform import Platform
 from fs.registry.store import open_reader
 from nydusify.conversion import convert_layers, write_bootstrap_file
 from nydusify.options import ConvertOptions
@@ -38,16 +39,16 @@ def convert_tars(tars: Sequence[bytes], work: Path, options: ConvertOptions) -> 
     return tree_of(open_bootstrap(bootstrap.read_bytes(), "test"), paths)
 
 
-def pulled_tree(place: str, work: Path) -> dict[bytes, Entry]:
+def pulled_tree(place: str, work: Path, platform: Platform | None = None) -> dict[bytes, Entry]:
     """The tree of a published image."""
-    bootstrap, blobs = pull(place, work)
+    bootstrap, blobs = pull(place, work, platform)
     return tree_of(open_bootstrap(bootstrap.read_bytes(), place), blobs)
 
 
-def pull(place: str, work: Path) -> tuple[Path, dict[str, Path]]:
+def pull(place: str, work: Path, platform: Platform | None = None) -> tuple[Path, dict[str, Path]]:
     """The bootstrap and the blobs (by id) of a published image, as files in `work`."""
     reader = open_reader(place)
-    image = reader.resolve(nydus=True)
+    image = reader.resolve(platform, nydus=True)
     *blob_layers, last = image.manifest.layers
     blobs = {}
     for layer in blob_layers:
