@@ -95,6 +95,31 @@ class Image:
             return await self._read_extent(extents[0], widen)
         return b"".join([await self._read_extent(extent, widen) for extent in extents])
 
+    def read_now(self, nid: int, offset: int, length: int, buffer: memoryview) -> Data | None:
+        """What `read` returns, if memory has it, in the beginning of `buffer`.
+
+        None, and nothing is noted, when it would have to be waited for.
+        """
+        extents = self.bootstrap.extents(nid, offset, length)
+        if len(extents) != 1:
+            return None if extents else b""
+        [extent] = extents
+        cache = self._blobs.get(extent.blob_index)
+        if cache is None:
+            return None
+        try:
+            data = cache.read_now(extent.blob_offset, extent.length, buffer)
+        except Failure:
+            return None  # `read` comes to the same, and notes it
+        if data is not None:
+            if self.on_read is not None:
+                self.on_read(nid, offset, length)
+            if extent.length == length:
+                start, end, _ = self.read_ahead.read(nid, offset, length)
+                if start < end:
+                    self._fetch_ahead(self.bootstrap.extents(nid, start, end - start))
+        return data
+
     def _fetch_ahead(self, extents: list[Extent]) -> None:
         for extent in extents:
             cache = self._blobs.get(extent.blob_index)
@@ -131,9 +156,9 @@ class Image:
                 self._blobs[index] = await self._open_blob(index)
             return self._blobs[index]
 
-    def is_open(self, index: int) -> bool:
-        """Whether the cache of a blob has been opened."""
-        return index in self._blobs
+    def opened(self, index: int) -> BlobCache | None:
+        """The cache of a blob, if it has been opened."""
+        return self._blobs.get(index)
 
     def data_path(self, index: int) -> str:
         """Where the decoded bytes of a blob are looked for on local disk."""
@@ -220,7 +245,7 @@ class Image:
 
     def status(self) -> dict[str, Any]:
         """Counts of all blobs; of what was not opened yet, as far as its files tell."""
-        unopened = [blob for blob in self.bootstrap.blobs if not self.is_open(blob.index)]
+        unopened = [blob for blob in self.bootstrap.blobs if blob.index not in self._blobs]
         opened = self.opened_blobs()
         hits = sum(cache.hits for cache in opened)
         reads = sum(cache.reads for cache in opened)

@@ -85,50 +85,76 @@ class BlobCache:
         Raises FormatError where no chunk is, VerifyError for a corrupt one, and
         what the backend raises.
         """
+        ready = self.read_now(offset, length)
+        if ready is not None:
+            return ready
         rows = self._covering(offset, offset + length)
-        stamp = 0 if self._files is None else self._files.stamp()
+        missing = self._count(rows)
+        chunks = await self._obtain(missing, widen=widen)
+        return await self._assemble(rows, chunks, offset, offset + length)
+
+    def read_now(
+        self, offset: int, length: int, buffer: memoryview | None = None
+    ) -> memoryview | None:
+        """What `read` returns, in `buffer` if given; None, and no read, if memory has it not."""
+        return self._read_now(self._covering(offset, offset + length), offset, length, buffer)
+
+    def _read_now(
+        self, rows: range, offset: int, length: int, buffer: memoryview | None
+    ) -> memoryview | None:
+        if self._files is None or not length:
+            return None
+        stamp = self._files.stamp()
+        for row in rows:
+            if not self._files.has(self.table.positions[row]):
+                return None
+        ready = self._files.read_now(offset, length, stamp, buffer)
+        if ready is not None:
+            self._use(rows)
+            self.reads += 1
+            self.hits += 1
+        return ready
+
+    def _count(self, rows: range) -> list[int]:
+        """Note a read; the rows that are not here."""
         missing = [row for row in rows if not self._has(row)]
         self.reads += 1
         self.hits += not missing
-        if not missing and self._files is not None:
-            self._use(rows)
-            ready = self._files.read_now(offset, length, stamp)
-            if ready is not None:
-                return ready
-        chunks = await self._obtain(missing, widen=widen)
-        return await self._assemble(rows, chunks, offset, offset + length)
+        return missing
 
     async def read_flat(self, offset: int, length: int) -> Data:
         """Exactly `length` bytes of the decoded blob as one flat file.
 
         What lies in no chunk, or behind the end, reads as zeros. Raises as `read` does.
         """
+        ready = self.read_flat_now(offset, length, memoryview(bytearray(length)))
+        if ready is not None:
+            return ready
         end = min(offset + length, self.blob.uncompressed_size)
         rows = self.table.rows_between(offset, end)
-        stamp = 0 if self._files is None else self._files.stamp()
-        missing = [row for row in rows if not self._has(row)]
-        self.reads += 1
-        self.hits += not missing
+        missing = self._count(rows)
+        flat = memoryview(bytearray(length))
         if not missing and self._files is not None and offset < end:
-            self._use(rows)
-            ready: Data | None = self._files.read_now(offset, end - offset, stamp)
-            if ready is None:
-                positions = self._positions(rows)
-                ready = await trio.to_thread.run_sync(
-                    self._files.read, positions, offset, end - offset
-                )
-            if ready is not None:
-                flat = ready if isinstance(ready, bytearray) else bytearray(ready)
-                self._gaps.blank(flat, offset)
-                return flat if len(flat) == length else flat + bytes(length - len(flat))
+            positions = self._positions(rows)
+            local = await trio.to_thread.run_sync(self._files.read, positions, offset, end - offset)
+            if local is not None:
+                flat[: end - offset] = local
+                return self._gaps.blank(flat, offset, end)
         chunks = await self._obtain(missing, widen=length < _GREEDY)
-        flat = bytearray(length)
         for row in rows:
             first = self.table.uncompressed_offsets[row]
             low, high = max(offset, first), min(end, first + self.table.uncompressed_sizes[row])
             data = await self._assemble(range(row, row + 1), chunks, low, high)
             flat[low - offset : high - offset] = data
         return flat
+
+    def read_flat_now(self, offset: int, length: int, buffer: memoryview) -> memoryview | None:
+        """What `read_flat` returns, in the beginning of `buffer`, or None as `read_now`."""
+        end = min(offset + length, self.blob.uncompressed_size)
+        rows = self.table.rows_between(offset, end)
+        if self._read_now(rows, offset, max(0, end - offset), buffer) is None:
+            return None
+        return self._gaps.blank(buffer[:length], offset, end)
 
     def whole_file(self) -> str | None:
         """The path of the decoded blob, once all of it is on disk exactly as the table says.
@@ -273,7 +299,7 @@ class BlobCache:
         data: Data | None = None
         if self._has(row):
             self._use(range(row, row + 1))
-            data = self._files.read_now(low, high - low, stamp)
+            data = self._files.read_now(low, high - low, stamp, None)
         if data is None:
             positions = [self.table.positions[row]]
             data = await trio.to_thread.run_sync(self._files.read, positions, low, high - low)

@@ -176,17 +176,20 @@ class BlobFiles:
             with self._marking:
                 self._suspects[byte] &= ~mask & 0xFF
 
-    def read_now(self, offset: int, length: int, stamp: int) -> bytearray | None:
-        """The bytes if memory has them all, and nothing was taken back since `stamp`.
+    def read_now(
+        self, offset: int, length: int, stamp: int, buffer: memoryview | None
+    ) -> memoryview | None:
+        """The bytes, in `buffer` if given, if memory has all and nothing was taken back since
+        `stamp`.
 
         None when the disk would have to be asked, or `read` to be waited for.
         """
-        buffer = bytearray(length)
+        target = memoryview(bytearray(length)) if buffer is None else buffer[:length]
         try:
-            got = os.preadv(self._data, [buffer], offset, os.RWF_NOWAIT)
+            got = os.preadv(self._data, (target,), offset, os.RWF_NOWAIT)
         except OSError:
             return None
-        return buffer if got == length and stamp == self._claims.stamp() and not stamp & 1 else None
+        return target if got == length and stamp == self._claims.stamp() and not stamp & 1 else None
 
     def read(self, positions: list[int], offset: int, length: int) -> bytes | None:
         """The bytes, from disk if need be, all of them in chunks `positions`. Any thread.

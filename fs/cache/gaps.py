@@ -35,10 +35,12 @@ class Gaps:
                 return
             yield max(low, start), min(high, end)
 
-    def blank(self, data: bytearray, offset: int) -> None:
-        """Zero what of `data`, which lies at `offset`, is in a gap."""
-        for start, end in self.between(offset, offset + len(data)):
-            data[start - offset : end - offset] = bytes(end - start)
+    def blank(self, flat: memoryview, offset: int, end: int) -> memoryview:
+        """`flat`, which lies at `offset`, zeroed where it is in a gap, or behind `end`."""
+        for start, stop in self.between(offset, end):
+            flat[start - offset : stop - offset] = bytes(stop - start)
+        flat[end - offset :] = bytes(len(flat) - (end - offset))
+        return flat
 
     def _find(self) -> Iterator[tuple[int, int]]:
         """The ranges of whole blocks that no chunk of the table touches."""

@@ -60,8 +60,8 @@ class Departures:
     async def _see_off(self, instance: Instance) -> None:
         """Drop an unmounted instance when its last user has left.
 
-        The kernel says when a file is closed, but not when a directory is left:
-        therefore it is also asked from time to time.
+        Newer kernels do not say when a file is closed, and none when a directory is left:
+        therefore they are asked from time to time.
         """
         pause = LEAVING
         while await self._in_use(instance):

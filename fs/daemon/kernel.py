@@ -14,9 +14,9 @@ import struct
 from typing import NamedTuple
 
 from fs import mounts
+from fs.drivers import wire
 from fs.format.errors import MountError
 
-_INIT = 26
 _ASYNC_READ = 1 << 0
 _DO_READDIRPLUS = 1 << 13
 _ASYNC_DIO = 1 << 15
@@ -32,6 +32,8 @@ _WANTED = (
     | _MAX_PAGES
     | _CACHE_SYMLINKS
     | _INIT_EXT
+    | wire.NO_OPEN_SUPPORT
+    | wire.NO_OPENDIR_SUPPORT
 )
 # In the second word of flags.
 _HAS_RESEND = 1 << 7
@@ -42,19 +44,7 @@ _CONGESTION = 96
 _MAX_WRITE = 1 << 20
 _MAX_READAHEAD = 1 << 20
 _PAGES = _MAX_WRITE // 4096
-_HEADER = struct.Struct("<IIQQIIIHH")  # fuse_in_header
-_INIT_IN = struct.Struct("<IIIII")
-_INIT_OUT = struct.Struct("<IIIIHHIIHHIIH22x")
-_OUT_HEADER = struct.Struct("<IiQ")
 _REQUEST_SIZE = 1 << 17
-assert _HEADER.size == 40
-assert _INIT_OUT.size == 64
-
-#: A request number that the kernel never uses: the answer to it is refused, and nobody minds.
-_NO_REQUEST = 0x7FFFFFFFFFFFFFF1
-_NOTIFY_INVAL_ENTRY = 3
-_NOTIFY_RESEND = 7
-_ENTRY = struct.Struct("<QII")
 
 
 class Connection(NamedTuple):
@@ -63,6 +53,11 @@ class Connection(NamedTuple):
     descriptor: int
     init: bytes
     can_resend: bool
+
+
+def offered(init: bytes) -> int:
+    """The flags that the kernel offered, of the copy of its INIT."""
+    return int(wire.INIT_IN.unpack_from(init, wire.IN_HEADER.size)[3])
 
 
 def connect(mountpoint: str, source: str, *, nosuid: bool) -> Connection:
@@ -117,13 +112,14 @@ def _fusermount(mountpoint: str, source: str) -> int:
 
 def _answer_init(descriptor: int) -> Connection:
     request = bytearray(os.read(descriptor, _REQUEST_SIZE))
-    _, opcode, unique, *_ = _HEADER.unpack_from(request)
-    if opcode != _INIT:
+    _, opcode, unique, *_ = wire.IN_HEADER.unpack_from(request)
+    if opcode != wire.INIT:
         raise OSError(0, f"request {opcode} came before INIT")
-    major, minor, readahead, offered, offered2 = _INIT_IN.unpack_from(request, _HEADER.size)
+    body = wire.IN_HEADER.size
+    major, minor, readahead, offered, offered2 = wire.INIT_IN.unpack_from(request, body)
     flags = _WANTED & offered
     flags2 = (_HAS_RESEND | _ALLOW_IDMAP) & offered2 if flags & _INIT_EXT else 0
-    answer = _INIT_OUT.pack(
+    answer = wire.INIT_OUT.pack(
         major,
         minor,
         max(readahead, _MAX_READAHEAD),
@@ -138,26 +134,11 @@ def _answer_init(descriptor: int) -> Connection:
         0,
         0,
     )
-    os.write(descriptor, _OUT_HEADER.pack(_OUT_HEADER.size + len(answer), 0, unique) + answer)
-    struct.pack_into("<Q", request, 8, _NO_REQUEST)
+    os.write(descriptor, wire.answer(unique, answer))
+    struct.pack_into("<Q", request, 8, wire.NO_REQUEST)
     # libfuse knows nothing of the second word of flags.
-    struct.pack_into("<II", request, _HEADER.size + 12, offered & ~_INIT_EXT, 0)
+    struct.pack_into("<II", request, body + 12, offered & ~_INIT_EXT, 0)
     return Connection(descriptor, bytes(request), bool(flags2 & _HAS_RESEND))
-
-
-def resend(descriptor: int) -> None:
-    """Have the kernel send again what the dead worker had taken and not answered."""
-    os.write(descriptor, _OUT_HEADER.pack(_OUT_HEADER.size, _NOTIFY_RESEND, 0))
-
-
-def take_back(descriptor: int, parent: int, name: bytes) -> None:
-    """Have the kernel forget a name in directory `parent`, and all below that nobody uses.
-
-    OSError (ENOENT) when it does not know the name. May wait for requests that are under way.
-    """
-    body = _ENTRY.pack(parent, len(name), 0) + name + b"\0"
-    head = _OUT_HEADER.pack(_OUT_HEADER.size + len(body), _NOTIFY_INVAL_ENTRY, 0)
-    os.write(descriptor, head + body)
 
 
 def widen_readahead(device: str) -> None:

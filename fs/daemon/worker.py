@@ -102,7 +102,7 @@ class Worker:
 
     def _make_operations(self, engine: Engine) -> Operations:
         directory = os.path.join(self._identity.options.directory, MNT)
-        erofs = ErofsDriver(directory)
+        erofs = ErofsDriver(directory, self._session)
         drivers: dict[str, Driver] = {
             "fuse": FuseDriver(directory, self._session.take_back),
             "erofs": erofs,

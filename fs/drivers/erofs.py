@@ -11,17 +11,15 @@ trio thread has to answer.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from io import BytesIO
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-import pyfuse3
 import trio
 
 from fs import mounts
@@ -45,6 +43,13 @@ _SMALL = 10_000
 _UNREADABLE = BlobFeature.ENCRYPTED | BlobFeature.TARFS
 
 
+class Kernel(Protocol):
+    """See `notices.Notices`."""
+
+    def take_back(self, name: bytes, parent: int) -> None: ...
+    def knows(self, inode: int) -> bool: ...
+
+
 class Device(NamedTuple):
     """What the kernel reads a blob from: a local file, or ours when `local` is None."""
 
@@ -53,12 +58,13 @@ class Device(NamedTuple):
 
 
 class ErofsDriver:
-    """`mnt` is where our FUSE mount is."""
+    """`mnt` is where our FUSE mount is, `kernel` what it can be told."""
 
     name = "erofs"
 
-    def __init__(self, mnt: str) -> None:
+    def __init__(self, mnt: str, kernel: Kernel) -> None:
         self._mnt = mnt
+        self._kernel = kernel
         #: Why the kernel mounts nothing from a directory, or "".
         self._refusals: dict[str, str] = {}
         self._probing = trio.Lock()
@@ -142,8 +148,14 @@ class ErofsDriver:
         return mounted
 
     def _take_back(self, name: bytes) -> None:
+        """In a thread of its own, for nobody needs to wait for it."""
         directory = Instances.first_inode(BLOBS) | ROOT
-        pyfuse3.invalidate_entry_async(directory, name, ignore_enoent=True)
+
+        def run() -> None:
+            with suppress(OSError):
+                self._kernel.take_back(name, directory)
+
+        threading.Thread(target=run, daemon=True).start()
 
     async def _devices(self, number: int, image: Image) -> list[Device]:
         """Where the kernel is to read each blob from. Local files are opened, and held."""
@@ -172,7 +184,7 @@ class ErofsDriver:
         """The instance is dropped: note which of its blobs have become whole."""
         self._release(instance.number)
         image = instance.image
-        opened = [blob for blob in image.bootstrap.blobs if image.is_open(blob.index)]
+        opened = [blob for blob in image.bootstrap.blobs if image.opened(blob.index)]
         if opened:
             key = await trio.to_thread.run_sync(whole.image_key, image.bootstrap.name)
             for blob in opened:
@@ -182,18 +194,9 @@ class ErofsDriver:
         """Whether a mount of the instance still reads through us."""
         first = Instances.first_inode(BLOBS)
         return any(
-            _is_known(first | file_nid(instance.number, blob.index))
+            self._kernel.knows(first | file_nid(instance.number, blob.index))
             for blob in instance.image.bootstrap.blobs
         )
-
-
-def _is_known(inode: int) -> bool:
-    """Whether the kernel knows an inode: it can be told of its attributes only then."""
-    try:
-        pyfuse3.invalidate_inode(inode, attr_only=True)
-    except OSError as error:
-        return error.errno != errno.ENOENT
-    return True
 
 
 def unfit(image: Image) -> str:

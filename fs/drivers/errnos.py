@@ -31,20 +31,23 @@ def errno_boundary(
     async def guarded(*args: Args.args, **kwargs: Args.kwargs) -> Answer:
         try:
             return await handler(*args, **kwargs)
-        except pyfuse3.FUSEError:
-            raise
-        except Failure as failure:
-            raise pyfuse3.FUSEError(errno_of(failure)) from failure
         except Exception as error:
-            log.exception("%s failed", handler.__name__)
-            raise pyfuse3.FUSEError(errno.EIO) from error
+            raise pyfuse3.FUSEError(errno_of(error)) from error
 
     return guarded
 
 
-def errno_of(failure: Failure) -> int:
-    """ENOENT for what the image does not have; EIO, with a log line, for what it cannot give."""
-    if isinstance(failure, NotFoundError):
+def errno_of(error: Exception) -> int:
+    """ENOENT for what the image does not have; EIO, with a log line, for what it cannot give.
+
+    Anything else is a defect of ours: EIO, and a traceback in the log.
+    """
+    if isinstance(error, pyfuse3.FUSEError):
+        return error.errno
+    if isinstance(error, NotFoundError):
         return errno.ENOENT
-    log.error("%s", failure)
+    if isinstance(error, Failure):
+        log.error("%s", error)
+    else:
+        log.error("a request failed", exc_info=error)
     return errno.EIO

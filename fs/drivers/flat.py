@@ -95,6 +95,19 @@ class FlatFiles:
         cache = await image.blob(index)
         return await cache.read_flat(offset, length)
 
+    def read_now(self, nid: int, offset: int, length: int, buffer: memoryview) -> Data | None:
+        """See `instances.Tree`."""
+        if nid == PROBE:
+            return PROBE_CONTENT[offset : offset + length]
+        length = max(0, min(length, self.inode(nid).size - offset))
+        image = self._image_of(nid >> _INDEX_BITS)
+        index = nid & _INDEX_MASK
+        cache = image.opened(index)
+        data = None if cache is None else cache.read_flat_now(offset, length, buffer)
+        if data is not None and image.on_flat is not None:
+            image.on_flat(index, offset, length)
+        return data
+
 
 def file_nid(number: int, index: int) -> int:
     """The nid of blob `index` of instance `number`."""

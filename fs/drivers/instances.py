@@ -11,7 +11,7 @@ inodes too. `alone` is for a mount that shows one image directly at its root.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -49,6 +49,12 @@ class Tree(Protocol):
     def xattrs(self, nid: int) -> dict[bytes, bytes]: ...
     async def read(self, nid: int, offset: int, length: int) -> Data: ...
 
+    def read_now(self, nid: int, offset: int, length: int, buffer: memoryview) -> Data | None:
+        """What `read` returns, if memory has it; valid until `buffer` is used again.
+
+        None, and nothing is noted, when it would have to be waited for. `buffer` has room.
+        """
+
 
 class Entry(NamedTuple):
     name: bytes
@@ -64,8 +70,11 @@ class Instances:
         self._trees: dict[int, Tree] = {}
         self._names: dict[bytes, int] = {}
         self._lookups: dict[int, int] = {}
+        self._changed = time.time_ns()
         #: Trees of which it matters when somebody closes a file.
         self.leaving: set[int] = set()
+        #: Told when names have come or gone.
+        self.on_change: Callable[[], None] = lambda: None
 
     def add_tree(self, number: int, name: bytes, tree: Tree) -> None:
         """Serve `tree` as `number` (1 or more), the same after every restart."""
@@ -73,6 +82,7 @@ class Instances:
             raise ValueError(f"tree {number} {name!r}")
         self._trees[number] = tree
         self._names[name] = number
+        self._note_change()
 
     def remove_tree(self, number: int) -> None:
         """Forget a tree that the kernel needs no more."""
@@ -80,6 +90,12 @@ class Instances:
         self._lookups.pop(number, None)
         self.leaving.discard(number)
         self._names = {name: of for name, of in self._names.items() if of != number}
+        self._note_change()
+
+    def _note_change(self) -> None:
+        """The directory of all trees has other names: never twice the same time."""
+        self._changed = max(self._changed + 1, time.time_ns())
+        self.on_change()
 
     def resolve(self, inode: int) -> tuple[int, Tree, int]:
         """Number, tree and nid of a FUSE inode below the root; NotFoundError if it has none."""
@@ -101,7 +117,8 @@ class Instances:
 
     def inode(self, inode: int) -> Inode:
         if self.is_top(inode):
-            return _ROOT_INODE
+            seconds, nanoseconds = divmod(self._changed, 1_000_000_000)
+            return _ROOT_INODE._replace(mtime=seconds, mtime_nsec=nanoseconds)
         _, tree, nid = self.resolve(inode)
         return tree.inode(nid)
 

@@ -6,8 +6,11 @@ import contextlib
 import errno
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -198,4 +201,43 @@ def test_many_readers_of_a_cold_chunk_make_one_request(tmp_path: Path, here: Pla
             thread.join(20)
         assert outcomes == [b"the same content"] * 300
         assert len(server.ranges) == 1
+        here.unmount()
+
+
+_FAULT = """
+import mmap, signal, sys
+signal.signal(signal.SIGUSR1, lambda *_: None)
+with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as page:
+    page.madvise(mmap.MADV_RANDOM)  # so that the fault itself waits for the answer
+    print("mapped", flush=True)
+    sys.stdout.buffer.write(page[:])
+"""
+
+
+def _faulting(path: Path) -> subprocess.Popen[bytes]:
+    reader = subprocess.Popen([sys.executable, "-c", _FAULT, path], stdout=subprocess.PIPE)
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == b"mapped\n"
+    return reader
+
+
+def test_page_fault_outlives_a_signal_but_not_a_kill(image: BuiltImage, here: Place) -> None:
+    with blob_server(image.blobs) as server:
+        here.mount(image, backend_url=server.url, outage_deadline=60.0)
+        server.hold()
+        readers = [_faulting(here.mountpoint / name) for name in ("big", "hello")]
+        eventually(lambda: server.held, "a request waits")
+        time.sleep(0.1)
+        for reader in readers:
+            reader.send_signal(signal.SIGUSR1)
+        time.sleep(0.1)
+        assert [reader.poll() for reader in readers] == [None, None]
+        readers[0].kill()
+        assert readers[0].wait(5) == -signal.SIGKILL
+        assert readers[1].poll() is None
+        server.release()
+        assert readers[1].communicate(timeout=10)[0] == b"hello world\n"
+        assert readers[1].returncode == 0
+        assert readers[0].stdout is not None
+        readers[0].stdout.close()
         here.unmount()

@@ -22,6 +22,7 @@ from fs.backend.directory import DirectoryBackend
 from fs.backend.http import HttpBackend
 from fs.cache.fetch import Fetcher
 from fs.cache.store import CacheStore
+from fs.daemon.metrics import OPERATIONS
 from fs.daemon.session import Session
 from fs.drivers.erofs import ErofsDriver
 from fs.drivers.flat import FlatFiles
@@ -48,6 +49,13 @@ class CountingFlat(FlatFiles):
             self.reads += 1
         return await super().read(nid, offset, length)
 
+    def read_now(self, nid: int, offset: int, length: int, buffer: memoryview) -> Any:  # noqa: ANN401
+        data = super().read_now(nid, offset, length, buffer)
+        if data is not None:
+            self.probes += nid == 2
+            self.reads += nid != 2
+        return data
+
     def inode(self, nid: int) -> Inode:
         return super().inode(nid)
 
@@ -64,8 +72,9 @@ class Server:
             self.instances.add_tree(number, b"%d" % number, image)
         self.flat = CountingFlat(self._image_of)
         self.instances.add_tree(BLOBS, b"blobs", self.flat)
-        self.driver = ErofsDriver(config["mnt"])
         self.forgotten: list[int] = []
+        self.session = Session(self.instances, self.forgotten.append, lambda number: None)
+        self.driver = ErofsDriver(config["mnt"], self.session)
 
     def _image(self, described: dict[str, str]) -> Image:
         place = described["blobs"]
@@ -89,6 +98,16 @@ class Server:
 
     async def detach(self, number: int) -> None:
         await self.driver.detach(self.mounted[number])
+
+    async def asked(self, number: int) -> dict[str, int]:
+        """Requests of the kernel about an instance, by kind."""
+        return dict(zip(OPERATIONS, self.session.traffic.of(number).hits, strict=True))
+
+    async def add(self, number: int, like: int) -> None:
+        self.instances.add_tree(number, b"%d" % number, self.mounted[like].image)
+
+    async def remove(self, number: int) -> None:
+        self.instances.remove_tree(number)
 
     async def counts(self) -> dict[str, Any]:
         return {
@@ -115,6 +134,9 @@ async def _obey(server: Server, scope: trio.CancelScope) -> None:
         "attach": server.attach,
         "detach": server.detach,
         "counts": server.counts,
+        "asked": server.asked,
+        "add": server.add,
+        "remove": server.remove,
     }
     while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
         verb, *arguments = json.loads(line)
@@ -130,7 +152,7 @@ async def main(descriptor: int, init: bytes, generation: int, config: dict[str, 
     """Serve until standard input or the connection ends."""
     async with trio.open_nursery() as nursery:
         server = Server(config, nursery)
-        session = Session(server.instances, server.forgotten.append, lambda number: None)
+        session = server.session
         await nursery.start(session.serve, descriptor, init, generation > 0)
         nursery.start_soon(_obey, server, nursery.cancel_scope)
         print(json.dumps({"ok": None}), flush=True)
