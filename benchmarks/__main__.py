@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the demo's measurement, or `micro` for single operations."""
+"""`python -m benchmarks`: the demo's measurement, or a verb: `micro`, `startup`."""
 
 import sys
 
@@ -6,6 +6,11 @@ if sys.argv[1:2] == ["micro"]:
     from benchmarks.micro.run import main
 
     sys.exit(main(sys.argv[2:]))
+
+if sys.argv[1:2] == ["startup"]:
+    from benchmarks.startup import main as startup
+
+    sys.exit(startup(sys.argv[2:]))
 
 from benchmarks.demo import main
 

@@ -20,7 +20,7 @@ from fs.cache.fetch import Fetcher
 from fs.cache.readahead import ReadAhead
 from fs.cache.store import CacheStore
 from fs.cache.whole import count_here
-from fs.format.blobtable import BlobFeature, BlobRecord
+from fs.format.blobtable import STARTUP_FEATURES, BlobFeature, BlobRecord
 from fs.format.bootstrap import Bootstrap, DirEntry, Extent, Inode, open_bootstrap
 from fs.format.chunktable import ChunkTable
 from fs.format.errors import Failure, FormatError, NotFoundError, VerifyError
@@ -186,8 +186,13 @@ class Image:
         """The chunks that the image asks to be read first, file by file.
 
         Images whose table names the root ask for all of themselves, which is no
-        start-up set: that entry is passed over.
+        start-up set: that entry is passed over. A blob made for the start is wanted
+        as a whole, before any file.
         """
+        for index, record in enumerate(self.bootstrap.blobs):
+            if record.features & STARTUP_FEATURES:
+                cache = await self.blob(index)
+                yield cache, range(len(cache.table))
         for nid in self.bootstrap.prefetch:
             if nid == self.bootstrap.root:
                 continue

@@ -30,6 +30,7 @@ COMMANDS = (
     Command("inspect", "nydusify.verbs.inspect", "look at a Nydus image, or ask about details"),
     Command("stat", "nydusify.verbs.stat", "count files and chunks, and what images share"),
     Command("unpack", "nydusify.verbs.unpack", "unpack a Nydus image into a tar or a directory"),
+    Command("optimize", "nydusify.verbs.optimize", "put what the start needs into one region"),
 )
 
 

@@ -10,11 +10,11 @@ from nydusify.blobs import Blob
 
 def drop_unused(root: Node, blobs: Sequence[Blob]) -> list[Blob]:
     """The blobs that files below `root` use, in their order; their indexes are made anew."""
-    used = {chunk.blob_index for node in _inodes(root) for chunk in node.chunks}
+    used = {chunk.blob_index for node in inodes(root) for chunk in node.chunks}
     if len(used) == len(blobs):
         return list(blobs)
     places = {index: place for place, index in enumerate(sorted(used))}
-    for node in _inodes(root):
+    for node in inodes(root):
         node.chunks = [chunk._replace(blob_index=places[chunk.blob_index]) for chunk in node.chunks]
     kept = [blobs[index] for index in places]
     for place, blob in enumerate(kept):
@@ -22,7 +22,7 @@ def drop_unused(root: Node, blobs: Sequence[Blob]) -> list[Blob]:
     return kept
 
 
-def _inodes(root: Node) -> Iterator[Node]:
+def inodes(root: Node) -> Iterator[Node]:
     """Every inode below and including `root`, each once."""
     seen: set[Node] = set()
     pending = [root]

@@ -47,10 +47,15 @@ class BlobFeature(IntFlag):
     CHUNKDICT_GENERATED = 0x200
     SEPARATED_WITH_PREFETCH_FILES = 0x400
     EXTERNAL = 0x800
+    STARTUP = 0x100000
+    """ours: all of the blob is wanted as soon as the image is mounted; others ignore it"""
     HAS_TAR_HEADER = 0x10000000
     HAS_TOC = 0x20000000
     CAP_TAR_TOC = 0x40000000
 
+
+#: Blobs that hold what an image's start needs, and nothing else.
+STARTUP_FEATURES = BlobFeature.STARTUP | BlobFeature.SEPARATED_WITH_PREFETCH_FILES
 
 #: A reader must understand every bit of this half of the feature word.
 _MANDATORY_FEATURES = 0xFFFF

@@ -1,0 +1,136 @@
+"""`python -m benchmarks startup`: bytes and requests until ready, plain, guessed and optimized.
+
+Each image is converted into a registry on loopback, optimized by a recorded start, and started
+by lazyrun from an empty cache. What was fetched is counted by the registry's own log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.images.build import TAG, cached_image
+from benchmarks.images.catalogue.all import chosen
+from benchmarks.images.recipe import Recipe
+from benchmarks.images.start import run_options, start
+from benchmarks.isolation import isolate, left_behind
+from benchmarks.measure import drop_caches, program, run_to_end
+from benchmarks.record import machine
+from benchmarks.services import Registry, registry
+from fs.registry.store import StoreOptions
+from nydusify.recording import Recording, record
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache"
+
+
+@dataclass(frozen=True)
+class Start:
+    """One cold start. Bytes as sent by the registry until the image was ready."""
+
+    image: str
+    mode: str
+    fetched_bytes: int
+    requests: int
+    seconds: float
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m benchmarks startup", description=__doc__)
+    top.formatter_class = argparse.RawDescriptionHelpFormatter
+    top.add_argument("--images", metavar="A,B", help="only these (default: all)")
+    top.add_argument("--quick", action="store_true", help="only a few")
+    top.add_argument("--mbit", type=int, metavar="N", help="let the network have N Mbit/s")
+    top.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    return top
+
+
+def main(argv: Sequence[str]) -> int:
+    arguments = parser().parse_args(argv)
+    recipes = chosen(arguments.images, quick=arguments.quick)
+    images = {each.name: cached_image(each, CACHE / "images", _say) for each in recipes}
+    isolate("benchmarks", ["startup", *argv], network=True, megabits=arguments.mbit)
+    starts: list[Start] = []
+    with (
+        tempfile.TemporaryDirectory(dir=CACHE, prefix="startup-") as name,
+        registry(Path(name)) as server,
+    ):
+        for recipe in recipes:
+            _say(recipe.name)
+            starts += _starts(recipe, images[recipe.name], server, Path(name))
+    if left := left_behind():
+        raise RuntimeError(f"processes were left behind: {left}")
+    print(table(starts))
+    if arguments.json:
+        arguments.json.write_text(
+            json.dumps({"machine": machine(), "starts": [asdict(each) for each in starts]})
+        )
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"· {text}", file=sys.stderr, flush=True)
+
+
+def _starts(recipe: Recipe, image: Path, server: Registry, work: Path) -> list[Start]:
+    nydus, fast = (f"{server.host}/{recipe.name}:{tag}" for tag in ("nydus", "optimized"))
+    run_to_end(
+        [program("nydusify"), "convert", "--source", f"oci:{image}:{TAG}", "--target", nydus]
+    )
+    trace = work / f"{recipe.name}.trace"
+    with tempfile.TemporaryDirectory(dir=work) as name:
+        run = recipe.run
+        options = run_options(recipe)[2:]
+        stdin = run.stdin if run.kind == "stdin" else None
+        recording = Recording(run.ready, options=options, arguments=run.arguments, stdin=stdin)
+        record(nydus, StoreOptions(), recording, Path(name), trace)
+    run_to_end(
+        [program("nydusify"), "optimize", "--source", nydus, "--target", fast,
+         "--trace", str(trace)]
+    )  # fmt: skip
+    return [
+        _start(recipe, "nydus", nydus, server, work),
+        _start(recipe, "optimized", fast, server, work),
+    ]
+
+
+def _start(recipe: Recipe, mode: str, image: str, server: Registry, work: Path) -> Start:
+    """One start from nothing, and what the registry had sent when the image was ready."""
+    with tempfile.TemporaryDirectory(dir=work, prefix="root-") as root:
+        command = [program("lazyrun"), "run", "--root", root, *run_options(recipe), image]
+        drop_caches()
+        before = server.traffic()
+        at_ready = before
+
+        def count() -> None:
+            nonlocal at_ready
+            at_ready = server.traffic()
+
+        outcome = start(recipe, [*command, *recipe.run.arguments], count)
+    return Start(
+        recipe.name,
+        mode,
+        at_ready.sent_bytes - before.sent_bytes,
+        at_ready.requests - before.requests,
+        outcome.ready,
+    )
+
+
+def table(starts: Sequence[Start]) -> str:
+    """One line an image: requests, megabytes and seconds of each mode."""
+    modes = list(dict.fromkeys(each.mode for each in starts))
+    lines = [f"{'until ready':<12}" + "".join(f"{mode:>28}" for mode in modes)]
+    lines.append(f"{'':<12}" + f"{'requests':>12}{'MB':>8}{'s':>8}" * len(modes))
+    for image in dict.fromkeys(each.image for each in starts):
+        line = f"{image:<12}"
+        for mode in modes:
+            for each in starts:
+                if (each.image, each.mode) == (image, mode):
+                    line += f"{each.requests:>12}{each.fetched_bytes / 1e6:>8.1f}"
+                    line += f"{each.seconds:>8.2f}"
+        lines.append(line)
+    return "\n".join(lines)

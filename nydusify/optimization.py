@@ -1,0 +1,278 @@
+"""An image whose start-up set lies in one blob of its own, in the order in which it is read.
+
+The chunks of the set are copied to a new blob, and every file that has such a chunk
+is pointed there. The other blobs stay as they are, so that nothing of them is
+pushed again. The new blob bears a mark by which a mount knows that all of it is wanted
+at once: one region, fetched front to back. It is a mark that older programs ignore;
+Nydus's own (separated with prefetch files) is refused by nydusd 2.2.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fs.contents import Contents
+from fs.format.blobfile import BlobOptions
+from fs.format.blobtable import STARTUP_FEATURES, BlobFeature, BlobRecord
+from fs.format.bootstrap import Bootstrap
+from fs.format.errors import FormatError, UsageError, local_errors
+from fs.format.tree import Chunk, Node
+from fs.format.walk import load_tree
+from fs.format.writer import BootstrapOptions, write_bootstrap
+from fs.registry.descriptor import Descriptor, describe
+from fs.registry.manifest import NYDUS_BLOB_ANNOTATION, find_bootstrap_layer
+from fs.registry.mediatypes import NYDUS_BLOB, OCI_CONFIG, OCI_MANIFEST
+from fs.registry.store import Image, ImageReader, ImageWriter, StoreOptions, open_writer
+from fs.trace import read_trace
+from nydusify.blobs import Blob, BlobStore
+from nydusify.opened import ImagePlace, OpenedImage, open_image
+from nydusify.publish import BootstrapLayer, make_bootstrap_layer
+from nydusify.recording import Recording, record
+from nydusify.report import Progress, size_text
+from nydusify.startup_set import Place, StartupSet, add_list, read_list
+from nydusify.unused import inodes
+from nydusify.workplace import workplace
+
+STARTUP_ANNOTATION = "containerd.io/snapshot/nydus-separated-blob-with-prefetch-files"
+_RAFS_V6 = 6
+_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class OptimizeOptions:
+    """One of `trace`, `prefetch_files` and `recording` says what the start-up set is.
+
+    `keep_trace` is where a recorded trace is kept. The result does not depend on `threads`.
+    """
+
+    source: ImagePlace
+    target: str
+    target_store: StoreOptions = field(default_factory=StoreOptions)
+    trace: Path | None = None
+    prefetch_files: Path | None = None
+    recording: Recording | None = None
+    keep_trace: Path | None = None
+    work_dir: Path | None = None
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """Sizes in bytes: of the set decoded, and of its blob and the whole image as stored."""
+
+    source: str
+    target: str
+    target_digest: str
+    chunks: int
+    startup_size: int
+    startup_blob: str
+    startup_blob_size: int
+    bootstrap_size: int
+    target_size: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"start-up set: {self.chunks} chunks, {size_text(self.startup_size)}, stored as "
+            f"{size_text(self.startup_blob_size)} of {size_text(self.target_size)}\n"
+            f"{self.target}@{self.target_digest}"
+        )
+
+
+def optimize(options: OptimizeOptions, progress: Progress) -> Optimized:
+    """Publish the optimized image. Failure for all that may go wrong; then nothing is there."""
+    started = time.monotonic()
+    if options.source.is_file:
+        raise UsageError(f"{options.source.source}: a bare bootstrap; name the whole image")
+    with (
+        closing(open_writer(options.target, options.target_store)) as writer,
+        workplace(options.work_dir) as work,
+        open_image(options.source, work) as opened,
+    ):
+        writer.check()
+        chosen = _choose(options, opened, work, progress)
+        with opened.contents(work) as contents:
+            progress.step("copying the start-up set", 0)
+            moved = move_startup(opened.bootstrap, contents, list(chosen), work, options.threads)
+        layer = write_moved(moved, opened, work)
+        manifest, target_size = publish_moved(opened, moved, layer, writer, progress)
+        return Optimized(
+            opened.name,
+            writer.name,
+            manifest.digest,
+            moved.blob.record.chunk_count,
+            chosen.size,
+            f"sha256:{moved.blob.record.blob_id}",
+            moved.blob.record.compressed_size,
+            layer.descriptor.size,
+            target_size,
+            round(time.monotonic() - started, 3),
+        )
+
+
+def _choose(
+    options: OptimizeOptions, opened: OpenedImage, work: Path, progress: Progress
+) -> StartupSet:
+    chosen = StartupSet(opened.bootstrap)
+    if options.prefetch_files is not None:
+        add_list(chosen, opened.bootstrap, read_list(options.prefetch_files))
+        return chosen
+    trace = options.trace
+    if options.recording is not None:
+        progress.step("starting the image", 0)
+        trace = work / "start.trace"
+        source = options.source
+        record(source.source, source.store, options.recording, work, trace)
+        if options.keep_trace:
+            with local_errors(options.keep_trace):
+                shutil.copyfile(trace, options.keep_trace)
+    assert trace
+    heading, touches = read_trace(str(trace))
+    chosen.add_touches(touches, heading.blobs, str(trace))
+    return chosen
+
+
+class Moved(NamedTuple):
+    """The image with its start-up blob, which is the last of `records`."""
+
+    root: Node
+    records: list[BlobRecord]
+    blob: Blob
+
+
+def move_startup(
+    bootstrap: Bootstrap, contents: Contents, chosen: Sequence[Place], work: Path, threads: int
+) -> Moved:
+    """Copy the chunks of `chosen` to a new blob below `work`, and point files to it.
+
+    An older start-up blob of the image stays as an ordinary one. UsageError for
+    an empty set, FormatError for what cannot be rewritten.
+    """
+    if bootstrap.version != _RAFS_V6 or bootstrap.block_size != _BLOCK:
+        raise FormatError("only RAFS v6 with blocks of 4096 bytes can be optimized", bootstrap.name)
+    if not chosen:
+        raise UsageError(f"{bootstrap.name}: nothing of it is in the start-up set")
+    root = load_tree(bootstrap)
+    options = BlobOptions(bootstrap.chunk_size, bootstrap.compressor, bootstrap.digester)
+    with closing(BlobStore(work, options, threads)) as store:
+        numbers = [store.add(contents.read_flat(*place)) for place in chosen]
+        blob = store.finish_layer()
+        assert blob
+        index = len(bootstrap.blobs)
+        copies = [store.chunks[number]._replace(blob_index=index) for number in numbers]
+    blob.record.index = index
+    blob.record.features |= BlobFeature.STARTUP
+    records = [*bootstrap.blobs, blob.record]
+    for older in bootstrap.blobs:
+        older.features &= ~STARTUP_FEATURES
+    _point_to(root, copies)
+    return Moved(root, records, blob)
+
+
+def _point_to(root: Node, copies: Iterable[Chunk]) -> None:
+    """Have every file use the copies of its chunks that there are."""
+    by_content = {(copy.digest, copy.uncompressed_size): copy for copy in copies}
+    for node in inodes(root):
+        if node.chunks:
+            node.chunks = [
+                by_content.get((chunk.digest, chunk.uncompressed_size), chunk)
+                for chunk in node.chunks
+            ]
+
+
+def write_moved(moved: Moved, opened: OpenedImage, work: Path) -> BootstrapLayer:
+    """The bootstrap layer of the new image, as a file below `work`."""
+    path = work / "optimized.boot"
+    options = BootstrapOptions(
+        chunk_size=opened.bootstrap.chunk_size,
+        compressor=opened.bootstrap.compressor,
+        digester=opened.bootstrap.digester,
+    )
+    with local_errors(path), path.open("wb") as out:
+        write_bootstrap(moved.root, moved.records, options, out)
+    blobs = [
+        Blob(opened.path, record, meta)
+        for record in moved.records[:-1]
+        if (meta := _blob_meta(opened, record.blob_id)) is not None
+    ]
+    return make_bootstrap_layer(path, [*blobs, moved.blob], work / "optimized.tar.gz")
+
+
+def _blob_meta(opened: OpenedImage, blob_id: str) -> bytes | None:
+    """The chunk information that came with the image, if it did."""
+    path = opened.path.with_name(f"{blob_id}.blob.meta")
+    with local_errors(path):
+        return path.read_bytes() if path.exists() else None
+
+
+def publish_moved(
+    opened: OpenedImage, moved: Moved, layer: BootstrapLayer, writer: ImageWriter, say: Progress
+) -> tuple[Descriptor, int]:
+    """Push what the target lacks, the tag last. Returns the manifest and the image's size."""
+    image, reader = opened.image, opened.reader
+    if image is None or reader is None:
+        raise UsageError(f"{opened.name}: a bare bootstrap; name the whole image")
+    old = find_bootstrap_layer(image.manifest)
+    kept = [each for each in image.manifest.layers if each is not old]
+    for each in kept:
+        _copy(reader, writer, each, say)
+    startup = _startup_layer(moved.blob)
+    say.step("pushing the start-up blob", startup.size)
+    writer.push_blob(startup, moved.blob.path, say.advance)
+    writer.push_blob(layer.descriptor, layer.path)
+    raw_config = _json(_config(image, [*kept, startup], layer))
+    config = describe(raw_config, OCI_CONFIG)
+    writer.push_blob(config, raw_config)
+    layers = [*kept, startup, layer.descriptor]
+    raw = _json(_manifest(image, config, layers))
+    manifest = writer.push_manifest(raw, OCI_MANIFEST, tag=True)
+    return manifest, len(raw) + config.size + sum(each.size for each in layers)
+
+
+def _copy(reader: ImageReader, writer: ImageWriter, blob: Descriptor, say: Progress) -> None:
+    if writer.has_blob(blob):
+        return
+    say.step(f"copying {blob.digest[:19]}", blob.size)
+    with reader.open_blob(blob) as body:
+        writer.push_blob(blob, body, say.advance)
+
+
+def _startup_layer(blob: Blob) -> Descriptor:
+    annotations = {NYDUS_BLOB_ANNOTATION: "true", STARTUP_ANNOTATION: "true"}
+    record = blob.record
+    return Descriptor(NYDUS_BLOB, f"sha256:{record.blob_id}", record.compressed_size, annotations)
+
+
+def _manifest(image: Image, config: Descriptor, layers: Sequence[Descriptor]) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": config.to_json(),
+        "layers": [layer.to_json() for layer in layers],
+    }
+    if image.manifest.annotations:
+        document["annotations"] = dict(image.manifest.annotations)
+    return document
+
+
+def _config(image: Image, blobs: Sequence[Descriptor], layer: BootstrapLayer) -> dict[str, Any]:
+    """The source's, with one more layer before the last."""
+    document = dict(image.config.document)
+    diff_ids = [*(blob.digest for blob in blobs), layer.diff_id]
+    document["rootfs"] = {"type": "layers", "diff_ids": diff_ids}
+    history = document.get("history")
+    if isinstance(history, list) and history:
+        own = {"created_by": "Nydus Converter", "comment": "Nydus start-up blob"}
+        document["history"] = [*history[:-1], own, history[-1]]
+    return document
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
