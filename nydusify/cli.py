@@ -27,6 +27,7 @@ COMMANDS = (
     Command("convert", "nydusify.convert", "convert an image to a Nydus image"),
     Command("check", "nydusify.verbs.check", "check a Nydus image, and compare it with its source"),
     Command("copy", "nydusify.verbs.copy", "copy an image between registries, layouts, archives"),
+    Command("export", "nydusify.verbs.export", "write an image as one disk image"),
     Command("inspect", "nydusify.verbs.inspect", "look at a Nydus image, or ask about details"),
     Command("stat", "nydusify.verbs.stat", "count files and chunks, and what images share"),
     Command("unpack", "nydusify.verbs.unpack", "unpack a Nydus image into a tar or a directory"),

@@ -10,6 +10,8 @@ import stat
 from struct import Struct
 from typing import NamedTuple
 
+from fs.format.errors import FormatError
+
 SUPERBLOCK_OFFSET = 1024
 SUPERBLOCK_SIZE = 128
 MAGIC = 0xE0F5E1E2
@@ -88,6 +90,15 @@ assert _DEVICE_SLOT.size == DEVICE_SLOT_SIZE
 def pack_device_slot(tag: str, blocks: int, mapped_blkaddr: int) -> bytes:
     """One device: its size and, for an image that is one file, its place there, in blocks."""
     return _DEVICE_SLOT.pack(tag.encode(), blocks, mapped_blkaddr)
+
+
+def device_slots(start: bytes | memoryview, count: int, where: str) -> list[tuple[int, int]]:
+    """Blocks and mapped block address of each device, from the first bytes of a bootstrap."""
+    end = DEVICE_SLOTS_OFFSET + count * DEVICE_SLOT_SIZE
+    if len(start) < end:
+        raise FormatError(f"{count} device slots reach past the end", where)
+    slots = memoryview(start)[DEVICE_SLOTS_OFFSET:end]
+    return [(blocks, address) for _, blocks, address in _DEVICE_SLOT.iter_unpack(slots)]
 
 
 SLOT_SIZE = 32  # the unit of a nid

@@ -32,7 +32,9 @@ def add_image(parser: argparse.ArgumentParser, *, blobs: bool = True) -> None:
 
 def add_blobs(parser: argparse.ArgumentParser) -> None:
     blobs = parser.add_mutually_exclusive_group()
-    blobs.add_argument("-D", "--blob-dir", metavar="DIR", help="blobs are files in DIR")
+    blobs.add_argument(
+        "-D", "--blob-dir", "--localfs-dir", metavar="DIR", help="blobs are files in DIR"
+    )
     blobs.add_argument("-b", "--blob", metavar="FILE", help="the only blob is FILE")
     blobs.add_argument(
         "--backend-config-file",
