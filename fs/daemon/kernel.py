@@ -97,15 +97,23 @@ def _fusermount(mountpoint: str, source: str) -> int:
         command = ["fusermount3", "-o", options, "--", mountpoint]
         theirs.set_inheritable(True)
         environment = {**os.environ, "_FUSE_COMMFD": str(theirs.fileno())}
+        said, saying = os.pipe()
         try:
-            pid = os.posix_spawnp(command[0], command, environment)
+            actions = [(os.POSIX_SPAWN_DUP2, saying, 2)]
+            pid = os.posix_spawnp(command[0], command, environment, file_actions=actions)
         except OSError as error:
+            os.close(said)
             raise MountError(f"fusermount3: {error.strerror}") from error
+        finally:
+            os.close(saying)
         theirs.close()
         _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
+        with open(said, "rb") as told:
+            reason = told.read().decode(errors="replace").partition("\n")[0]
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code or not descriptors:
-        raise MountError(f"{mountpoint}: fusermount3 refuses to mount")
+        reason = reason.removeprefix("fusermount3: ") or f"ended with {code}"
+        raise MountError(f"{mountpoint}: fusermount3: {reason}")
     os.set_inheritable(descriptors[0], False)
     return descriptors[0]
 

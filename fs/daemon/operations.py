@@ -175,7 +175,11 @@ class Operations:
 
         The descriptor must be closed in a thread. The state is written before this returns.
         """
-        await self._begin()
+        try:
+            await self._begin()
+        except MountError:  # nothing was ever mounted, so nobody can use it
+            await self._drop(instance)
+            raise
         if self.identity.options.single is not None:
             self.roster.save(strictly=True)
             return -1

@@ -232,9 +232,14 @@ class Supervisor:
             self._end_idle()
 
     def _hand_over(self, channel: Channel) -> None:
-        """Give the connection to a worker that has restored its instances."""
+        """Give the connection to a worker that has restored its instances, or say why not."""
         if self._connection is None:
-            self._connect()
+            try:
+                self._connect()
+            except MountError as error:
+                with suppress(OSError):
+                    channel.send("refused", message=error.message)
+                return
         assert self._connection is not None
         with suppress(OSError):
             channel.send(

@@ -74,6 +74,7 @@ class Worker:
         self._session = Session(self._instances, self._forgotten, self._closed)
         self._beginning = trio.Lock()
         self._serving = trio.Event()
+        self._refusal = ""
         self._operations: Operations
         self._nursery: trio.Nursery
 
@@ -130,11 +131,17 @@ class Worker:
         self._operations.departures.closed(number)
 
     async def _begin(self) -> None:
-        """Have the connection from the supervisor, which mounts if need be, and serve it."""
+        """Have the connection from the supervisor, which mounts if need be, and serve it.
+
+        MountError when it cannot.
+        """
         async with self._beginning:
             if not self._serving.is_set():
                 self._say("prepared")
                 await self._serving.wait()
+            if self._refusal:
+                refusal, self._refusal, self._serving = self._refusal, "", trio.Event()
+                raise MountError(refusal)
 
     def _say(self, kind: str) -> None:
         with suppress(OSError):  # the supervisor is dead: _hear_supervisor finds out
@@ -153,6 +160,9 @@ class Worker:
             if message["kind"] == "serve" and descriptor is not None:
                 init = bytes.fromhex(message["init"])
                 await self._nursery.start(self._session.serve, descriptor, init, message["again"])
+                self._serving.set()
+            elif message["kind"] == "refused":
+                self._refusal = message["message"]
                 self._serving.set()
             elif message["kind"] == "ending":
                 self._operations.ending = True
