@@ -29,6 +29,7 @@ COMMANDS = (
     Command("copy", "nydusify.verbs.copy", "copy an image between registries, layouts, archives"),
     Command("export", "nydusify.verbs.export", "write an image as one disk image"),
     Command("inspect", "nydusify.verbs.inspect", "look at a Nydus image, or ask about details"),
+    Command("merge", "nydusify.verbs.merge", "merge bootstraps of layers into one"),
     Command("stat", "nydusify.verbs.stat", "count files and chunks, and what images share"),
     Command("unpack", "nydusify.verbs.unpack", "unpack a Nydus image into a tar or a directory"),
     Command("optimize", "nydusify.verbs.optimize", "put what the start needs into one region"),

@@ -8,7 +8,6 @@ image is followed by the hash tree of its blocks.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from fs.format.walk import load_tree
 from fs.format.writer import BootstrapOptions, write_bootstrap
 from fs.image import map_bootstrap
 from nydusify.opened import ImagePlace, OpenedImage, open_image
+from nydusify.output import new_file
 from nydusify.report import Progress
 from nydusify.verity import Verity, append_hash_tree
 from nydusify.workplace import workplace
@@ -60,23 +60,10 @@ def export_disk(
         opened.contents(work) as contents,
     ):
         path = _mappable(opened, work)
-        with local_errors(output):
-            if output.exists() and not output.is_file():
-                raise UsageError(f"{output}: is there, and no regular file")
-            descriptor, temporary = tempfile.mkstemp(prefix=f".{output.name}-", dir=output.parent)
-        try:
-            with local_errors(output), open(descriptor, "r+b") as file:
-                size = _write(file, path, opened, contents, progress)
-                block_size = opened.bootstrap.block_size
-                tree = append_hash_tree(file, size, block_size) if verity else None
-                file.flush()
-                os.fchmod(file.fileno(), 0o644)
-                os.fsync(file.fileno())
-            with local_errors(output):
-                os.rename(temporary, output)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with new_file(output) as file:
+            size = _write(file, path, opened, contents, progress)
+            block_size = opened.bootstrap.block_size
+            tree = append_hash_tree(file, size, block_size) if verity else None
         return Exported(opened.name, str(output), size, block_size, tree)
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import sys
-import tempfile
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from fs.contents import Contents
-from fs.format.errors import UsageError, local_errors
+from fs.format.errors import local_errors
 from nydusify.directory import DirectoryWriter
 from nydusify.entries import TreeEntries
 from nydusify.opened import ImagePlace, open_image
+from nydusify.output import new_file
 from nydusify.report import Progress
 from nydusify.tarball import TarWriter
 from nydusify.workplace import workplace
@@ -81,30 +81,19 @@ def _to_directory(entries: TreeEntries, output: Path, *, lenient: bool) -> tuple
 
 def _to_tar(entries: TreeEntries, output: Path) -> tuple[int, int]:
     if str(output) == "-":
-        with local_errors("standard output"):
-            return _write_tar(entries, sys.stdout.fileno(), close=False)
-    with local_errors(output):
-        if output.exists() and not output.is_file():
-            raise UsageError(f"{output}: is there, and no regular file")
-        opened, temporary = tempfile.mkstemp(prefix=f".{output.name}-", dir=output.parent)
-        try:
-            told = _write_tar(entries, opened, close=True)
-            os.chmod(temporary, 0o644)
-            os.rename(temporary, output)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        return told
+        with (
+            local_errors("standard output"),
+            open(sys.stdout.fileno(), "wb", buffering=1 << 20, closefd=False) as file,
+        ):
+            return _write_tar(entries, file)
+    with new_file(output) as file:
+        return _write_tar(entries, file)
 
 
-def _write_tar(entries: TreeEntries, opened: int, *, close: bool) -> tuple[int, int]:
-    with open(opened, "wb", buffering=1 << 20, closefd=close) as file:
-        writer = TarWriter(file)
-        count = 0
-        for count, entry in enumerate(entries, 1):  # noqa: B007 - the last one is told
-            writer.add(entry, entries.read)
-        writer.finish()
-        file.flush()
-        if close:
-            os.fsync(file.fileno())
+def _write_tar(entries: TreeEntries, file: BinaryIO) -> tuple[int, int]:
+    writer = TarWriter(file)
+    count = 0
+    for count, entry in enumerate(entries, 1):  # noqa: B007 - the last one is told
+        writer.add(entry, entries.read)
+    writer.finish()
     return count, writer.left_out
