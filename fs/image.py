@@ -19,6 +19,7 @@ from fs.cache.blob import BlobCache, Data
 from fs.cache.fetch import Fetcher
 from fs.cache.readahead import ReadAhead
 from fs.cache.store import CacheStore
+from fs.cache.tarball import record_of
 from fs.cache.whole import count_here
 from fs.format.blobtable import STARTUP_FEATURES, BlobFeature, BlobRecord
 from fs.format.bootstrap import Bootstrap, DirEntry, Extent, Inode, open_bootstrap
@@ -160,6 +161,11 @@ class Image:
         """The cache of a blob, if it has been opened."""
         return self._blobs.get(index)
 
+    def blob_record(self, index: int) -> BlobRecord:
+        """What the cache's files of a blob are by: of a tar file, its pieces are the chunks."""
+        blob = self.bootstrap.blobs[index]
+        return record_of(blob) if blob.features & BlobFeature.TARFS else blob
+
     def data_path(self, index: int) -> str:
         """Where the decoded bytes of a blob are looked for on local disk."""
         return self._store.data_path(self.bootstrap.blobs[index])
@@ -177,7 +183,7 @@ class Image:
         self, record: BlobRecord, make_table: Callable[[], ChunkTable]
     ) -> Callable[[], ChunkTable]:
         """What makes the table of a blob whose chunks share pieces."""
-        beside = os.path.dirname(self.bootstrap.name)
+        beside = os.path.dirname(self.bootstrap.path)
         found = await self._store.chunk_information(record, self._fetcher, beside)
         where = f"blob {record.blob_id}"
         return lambda: placed(make_table(), found.array, found.header, record, where)
@@ -250,7 +256,8 @@ class Image:
 
     def status(self) -> dict[str, Any]:
         """Counts of all blobs; of what was not opened yet, as far as its files tell."""
-        unopened = [blob for blob in self.bootstrap.blobs if blob.index not in self._blobs]
+        indexes = range(len(self.bootstrap.blobs))
+        unopened = [self.blob_record(index) for index in indexes if index not in self._blobs]
         opened = self.opened_blobs()
         hits = sum(cache.hits for cache in opened)
         reads = sum(cache.reads for cache in opened)
@@ -281,7 +288,9 @@ def map_bootstrap(path: str) -> Bootstrap:
                 raise FormatError("empty file", path)
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             _mappings.add(mapping)
-            return open_bootstrap(mapping, path)
+            bootstrap = open_bootstrap(mapping, path)
+            bootstrap.path = path
+            return bootstrap
     except FileNotFoundError:
         raise NotFoundError(f"{path}: no such file") from None
     except OSError as error:

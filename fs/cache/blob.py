@@ -20,15 +20,15 @@ from contextlib import contextmanager
 import trio
 
 from fs.cache import plan
-from fs.cache.fetch import Fetcher, Urgency
+from fs.cache.fetch import Fetching, Urgency
 from fs.cache.files import BlobFiles
 from fs.cache.flight import Flight, Flights
-from fs.cache.gaps import BLOCK, Gaps
+from fs.cache.gaps import BLOCK, SECTOR, Gaps
 from fs.cache.index import ContentIndex
 from fs.cache.intake import Decoded, Intake
 from fs.cache.neighbours import Neighbours
 from fs.cache.quota import Quota
-from fs.format.blobtable import BlobRecord
+from fs.format.blobtable import BlobFeature, BlobRecord
 from fs.format.chunktable import ChunkTable
 from fs.format.errors import Failure, FormatError, StorageError, UnreachableError, VerifyError
 
@@ -48,7 +48,7 @@ class BlobCache:
         self,
         blob: BlobRecord,
         table: ChunkTable,
-        fetcher: Fetcher,
+        fetcher: Fetching,
         files: BlobFiles | None,
         nursery: trio.Nursery,
         *,
@@ -58,7 +58,7 @@ class BlobCache:
         quota: Quota | None = None,
         flights: Flights | None = None,
     ) -> None:
-        if len(table) and not table.digests:
+        if len(table) and not any(table.digests):
             raise FormatError(
                 "its chunks have no digests to verify them by", f"blob {blob.blob_id}"
             )
@@ -163,7 +163,8 @@ class BlobCache:
         anything is missing, or another image has other chunks in the file. Blocks.
         """
         files, size = self._files, self.blob.uncompressed_size
-        if files is None or size % BLOCK or files.count() < len(self.table):
+        block = SECTOR if self.blob.features & BlobFeature.TARFS else BLOCK
+        if files is None or size % block or files.count() < len(self.table):
             return None
         if any(files.has_data(start, end) for start, end in self._gaps.between(0, size)):
             return None

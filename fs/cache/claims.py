@@ -44,6 +44,9 @@ _FROZEN = 72
 #: As many as a blob's chunk information can have; caps what is allocated.
 _MAX_CHUNKS = 1 << 24
 _CLAIM_SIZE = 8 + 4 + DIGEST_SIZE
+#: Stands for the digest algorithm of pieces that only the sha256 of the whole blob proves;
+#: they are claimed under that digest.
+AS_A_WHOLE = 0xFF
 
 
 class Columns(NamedTuple):

@@ -47,6 +47,17 @@ class Ranges(Protocol):
     def read(self, blob: str, offset: int, length: int) -> bytes: ...
 
 
+class Fetching(Protocol):
+    """Ranges of blobs for a cache, as `Fetcher` gives them."""
+
+    def is_busy(self, urgency: Urgency) -> bool: ...
+    async def turn(self) -> None: ...
+    async def fetch(
+        self, blob: str, offset: int, length: int, urgency: Urgency = Urgency.DEMAND
+    ) -> bytes: ...
+    def reject(self, blob: str, offset: int, length: int) -> bool: ...
+
+
 class Fetcher:
     """`requests` counts attempts and `bytes_fetched` what they brought."""
 

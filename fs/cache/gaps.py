@@ -15,6 +15,8 @@ from fs.format.chunktable import ChunkTable
 
 #: Chunks begin at multiples of it in the decoded blob; what maps the blob maps such blocks.
 BLOCK = 4096
+#: The blocks of a tar file, and of an image that maps one.
+SECTOR = 512
 
 
 class Gaps:

@@ -10,11 +10,12 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fs.cache.claims import Columns
+from fs.cache.claims import AS_A_WHOLE, Columns
 from fs.cache.eviction import allocated, evict, remove
 from fs.cache.holding import Holding, open_holding, prefixes
 from fs.cache.index import ContentIndex
 from fs.cache.locks import changing
+from fs.cache.tarball import is_proven
 from fs.format import codec
 
 log = logging.getLogger(__name__)
@@ -96,8 +97,23 @@ def verify(directory: str) -> Iterator[Verdict]:
             continue
         columns = holding.columns()
         ready = list(holding.ready())
+        if holding.claims.digester == AS_A_WHOLE:
+            yield _verdict_as_a_whole(holding, columns, ready)
+            continue
         suspects = [position for position in ready if not _is_right(holding, columns, position)]
         yield Verdict(*place, len(ready), _take_back_wrong(holding, suspects), known=True)
+
+
+def _verdict_as_a_whole(holding: Holding, columns: Columns, ready: list[int]) -> Verdict:
+    """On a blob that one digest proves, which says nothing as long as a part is missing."""
+    place = _name(holding), holding.prefix + ".data"
+    if holding.claims is None or len(ready) != len(columns.sizes):
+        return Verdict(*place, 0, 0, known=False)
+    if is_proven(holding.data, sum(columns.sizes), columns.digest(0).hex()):
+        return Verdict(*place, len(ready), 0, known=True)
+    with changing(holding.claims.descriptor, back=True):
+        holding.take_back(ready, columns)
+    return Verdict(*place, len(ready), len(ready), known=True)
 
 
 def _take_back_wrong(holding: Holding, suspects: list[int]) -> int:

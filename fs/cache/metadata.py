@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import trio
 
-from fs.cache.fetch import Fetcher
+from fs.cache.fetch import Fetching
 from fs.format import blobfile, blobmeta
 from fs.format.blobtable import BlobFeature, BlobRecord
 from fs.format.buffer import Buffer
@@ -48,7 +48,7 @@ class ChunkInformation(NamedTuple):
 
 
 async def chunk_information(
-    blob: BlobRecord, fetcher: Fetcher, beside: str, cache: str | None
+    blob: BlobRecord, fetcher: Fetching, beside: str, cache: str | None
 ) -> ChunkInformation:
     """`beside` and `cache` are the directories of the bootstrap and of cached blobs, if usable.
 
@@ -85,7 +85,7 @@ def _proof(blob: BlobRecord) -> bytes:
     return b"" if proof == _NONE else proof
 
 
-async def _fetch_separate(blob: BlobRecord, fetcher: Fetcher, where: str) -> bytes:
+async def _fetch_separate(blob: BlobRecord, fetcher: Fetching, where: str) -> bytes:
     """All of the blob that holds the metadata alone; its digest is its name."""
     if blob.features & BlobFeature.INLINED_FS_META or blob.meta_digest == _NONE:
         raise FormatError("is not in the bootstrap layer, and no blob is named for it", where)
@@ -97,7 +97,9 @@ async def _fetch_separate(blob: BlobRecord, fetcher: Fetcher, where: str) -> byt
     return content
 
 
-async def _fetch_toc(blob: BlobRecord, fetcher: Fetcher, where: str) -> Sequence[blobfile.TocEntry]:
+async def _fetch_toc(
+    blob: BlobRecord, fetcher: Fetching, where: str
+) -> Sequence[blobfile.TocEntry]:
     if not 0 < blob.toc_size <= min(_MAX_TOC, blob.compressed_size):
         raise FormatError(f"table of contents of {blob.toc_size} bytes", where)
     start = blob.compressed_size - blob.toc_size
@@ -105,7 +107,7 @@ async def _fetch_toc(blob: BlobRecord, fetcher: Fetcher, where: str) -> Sequence
     return blobfile.read_toc(tail, blob.compressed_size, where, blob.toc_digest)
 
 
-async def _fetch(fetcher: Fetcher, name: str, start: int, length: int, where: str) -> bytes:
+async def _fetch(fetcher: Fetching, name: str, start: int, length: int, where: str) -> bytes:
     if length > _MAX_METADATA:
         raise FormatError(f"{length} bytes", where)
     parts = []

@@ -9,20 +9,23 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
 import trio
 
 from fs.backend.blobs import checked_name
+from fs.cache import tarball
 from fs.cache.blob import BlobCache
-from fs.cache.fetch import Fetcher
+from fs.cache.claims import AS_A_WHOLE
+from fs.cache.fetch import Fetching
 from fs.cache.files import BlobFiles
 from fs.cache.flight import Flights
 from fs.cache.index import ContentIndex
 from fs.cache.metadata import ChunkInformation, chunk_information
 from fs.cache.quota import Quota
-from fs.format.blobtable import BlobRecord
+from fs.format.blobtable import BlobFeature, BlobRecord
 from fs.format.chunktable import ChunkTable
 from fs.format.errors import Failure, StorageError
 from fs.owndir import make_own
@@ -50,6 +53,7 @@ class CacheStore:
         self._nursery = nursery
         self._amplify = amplify
         self._caches: list[BlobCache] = []
+        self._wholes: dict[BlobCache, tarball.WholeFile] = {}
         self._flights: WeakValueDictionary[str, Flights] = WeakValueDictionary()
         self._index = ContentIndex(directory)
         self._quota: Quota | None = None
@@ -61,13 +65,19 @@ class CacheStore:
         blob: BlobRecord,
         digester: int,
         make_table: Callable[[], ChunkTable],
-        fetcher: Fetcher,
+        fetcher: Fetching,
     ) -> BlobCache:
         """The cache of one blob; `make_table` runs in a thread."""
+        if blob.features & BlobFeature.TARFS:
+            blob, digester = tarball.record_of(blob), AS_A_WHOLE
+            make_table = partial(tarball.table_of, blob)
         table, files = await trio.to_thread.run_sync(self._prepare, blob, digester, make_table)
         flights = Flights()
         if files is not None:
             flights = self._flights.setdefault(files.data_path, flights)
+        whole: tarball.WholeFile | None = None
+        if digester == AS_A_WHOLE:
+            fetcher = whole = tarball.WholeFile(blob, fetcher, files, self._quota, self._nursery)
         cache = BlobCache(
             blob,
             table,
@@ -76,15 +86,17 @@ class CacheStore:
             self._nursery,
             digester=digester,
             amplify=self._amplify,
-            index=None if files is None else self._index,
+            index=None if files is None or whole else self._index,
             quota=self._quota,
             flights=flights,
         )
         self._caches.append(cache)
+        if whole is not None:
+            self._wholes[cache] = whole
         return cache
 
     async def chunk_information(
-        self, blob: BlobRecord, fetcher: Fetcher, beside: str
+        self, blob: BlobRecord, fetcher: Fetching, beside: str
     ) -> ChunkInformation:
         """See `metadata.chunk_information`; `beside` is the bootstrap's directory."""
         directory = await trio.to_thread.run_sync(self._own_directory)
@@ -121,14 +133,21 @@ class CacheStore:
         """One user of `cache` has gone; it is closed when what is under way for it has ended."""
         self._caches.remove(cache)
         await cache.idle()
+        self._close_whole(cache)
         try:
             await trio.to_thread.run_sync(cache.close)
         except StorageError as error:
             log.warning("%s", error)
 
+    def _close_whole(self, cache: BlobCache) -> None:
+        whole = self._wholes.pop(cache, None)
+        if whole is not None:
+            whole.close()
+
     def close(self) -> None:
         """Write back and close every blob. Nothing may be in flight any more."""
         for cache in self._caches:
+            self._close_whole(cache)
             try:
                 cache.close()
             except StorageError as error:

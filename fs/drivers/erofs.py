@@ -40,7 +40,7 @@ _STRING_MAX = 256
 #: An image of so many chunks is looked through before it is mounted; a larger one would
 #: make the mount wait, and is marked when it goes.
 _SMALL = 10_000
-_UNREADABLE = BlobFeature.ENCRYPTED | BlobFeature.TARFS
+_UNREADABLE = BlobFeature.ENCRYPTED
 
 
 class Kernel(Protocol):
@@ -168,7 +168,12 @@ class ErofsDriver:
             local = None
             if key:
                 local = whole.open_marked(path, key, blob)
-            if key and small and local is None and whole.may_be_whole(path, blob):
+            if (
+                key
+                and small
+                and local is None
+                and whole.may_be_whole(path, image.blob_record(blob.index))
+            ):
                 await _mark(image, blob, key)
                 local = whole.open_marked(path, key, blob)
             if local is not None:

@@ -83,6 +83,8 @@ class Bootstrap(Protocol):
     def block_size(self) -> int: ...
 
     name: str
+    #: The file that it was opened from, if it was.
+    path: str
     size: int
     chunk_size: int
     compressor: Compressor

@@ -65,6 +65,7 @@ class BootstrapV5:
     def __init__(self, image: CheckedBuffer) -> None:
         self._image = image
         self.name = image.name
+        self.path = ""
         self.size = image.size
         superblock = _read_superblock(image)
         self.flags = superblock.flags

@@ -87,6 +87,7 @@ class BootstrapV6:
     def __init__(self, image: CheckedBuffer) -> None:
         self._image = image
         self.name = image.name
+        self.path = ""
         self.size = image.size
         superblock = _read_superblock(image)
         extended = _read_extended(image)
