@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ class Probe:
 
     def __init__(self, work: Path) -> None:
         self._program = str(work / "probe")
+        #: Seconds after which a loop counts as stuck.
+        self.patience: float | None = None
         source = Path(__file__).with_name("probe.c")
         run_to_end(["gcc", "-O2", "-Wall", "-o", self._program, str(source)])
 
@@ -46,6 +51,7 @@ class Probe:
                 capture_output=True,
                 text=True,
                 check=True,
+                timeout=self.patience,
             )
         seconds, touched = done.stdout.split()
         return int(touched) / float(seconds)
@@ -91,6 +97,27 @@ class Place:
             run_to_end([program("nydus-fs"), "status", "--json", *self._state])
         )
         return int(answer[0]["worker_pid"])
+
+    def requests(self) -> int:
+        """How many requests the worker has had from the kernel about images."""
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(str(self.root / "state/api.sock"))
+        with closing(connection):
+            connection.request("GET", "/metrics")
+            lines = connection.getresponse().read().decode().splitlines()
+        kind = "nydus_fs_operations_total{"
+        return sum(int(line.split()[-1]) for line in lines if line.startswith(kind))
+
+    @contextmanager
+    def silenced(self) -> Iterator[None]:
+        """The worker stands still: what is asked of it now waits."""
+        worker = self.worker()
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(worker, signal.SIGCONT)
 
     def warm_blobs(self) -> None:
         """Bring what is in the chunk cache into the page cache."""

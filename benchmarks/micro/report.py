@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: (what, driver) → least ratio to native ext4.
+#: (what, driver) → least ratio to what it is set against.
 LEAST = {
     ("stat walk, all dropped", "erofs"): 0.3,
     ("stat walk, warm", "erofs"): 0.9,
@@ -15,14 +15,15 @@ LEAST = {
     ("small files, warm", "erofs"): 0.9,
     ("sequential, all dropped", "erofs"): 0.9,
     ("sequential, mount fresh", "erofs"): 0.25,
-    ("stat walk, warm", "fuse"): 0.9,
-    ("stat by name, warm", "fuse"): 0.9,
-    ("small files, warm", "fuse"): 0.9,
+    ("stat walk, warm, to the kernel alone", "fuse"): 0.9,
+    ("stat by name, warm, to the kernel alone", "fuse"): 0.9,
+    ("small files, warm, to the kernel alone", "fuse"): 0.9,
     ("sequential, all dropped", "fuse"): 0.1,
 }
 #: (what, driver) → most of an absolute figure.
 MOST = {
     ("daemon CPU, 4 KiB cold read", "fuse"): 80.0,
+    ("requests, warm loops", "fuse"): 0.0,
     ("daemon RSS", "fuse"): 80.0,
     ("daemon RSS", "erofs"): 80.0,
 }
@@ -30,7 +31,10 @@ MOST = {
 
 @dataclass
 class Row:
-    """Samples of one figure; with `native` ones, the figure that counts is their ratio."""
+    """Samples of one figure; with `native` ones, the figure that counts is their ratio.
+
+    `native` are of ext4, unless `what` names another.
+    """
 
     what: str
     driver: str
@@ -63,7 +67,7 @@ class Row:
 
 def markdown(rows: list[Row], heading: str) -> str:
     lines = [
-        "| what | driver | median | of native ext4 | must be | holds |",
+        "| what | driver | median | ratio | must be | holds |",
         "|---|---|---:|---:|---:|---|",
     ]
     for row in rows:

@@ -2,7 +2,9 @@
 
 The same tree is unpacked on the disk and mounted from an image whose chunks are all in the
 local cache. "all dropped" empties the kernel's caches on both sides; "mount fresh" is a new
-mount over a warm disk, and is set against ext4 when warm. Needs root, gcc and /dev/fuse.
+mount over a warm disk, and is set against ext4 when warm. "to the kernel alone" sets a warm loop
+against the same one with the worker stopped (SIGSTOP): the rate that the kernel reaches from its
+caches on a FUSE mount that nobody serves. Other ratios are to ext4. Needs root, gcc and /dev/fuse.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ import argparse
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -101,11 +105,13 @@ class _Measurement:
             for place in self._places:
                 with place.mounted(self._tree.source) as target:
                     self._cold_and_warm(place.driver, target)
+                    if place.driver == "fuse":
+                        self._alone(place, target)
                 self._fresh(place)
         rows = self._ratios()
         for place in self._places:
             if place.driver == "fuse":
-                rows.append(self._processor(place))
+                rows += [*self._to_the_kernel(), self._processor(place)]
         rows += self._mounting()
         for place in self._places:
             rows += self._memory(place)
@@ -125,6 +131,38 @@ class _Measurement:
             drop_caches()
             self._samples[f"{what}, all dropped", mode].append(loop(root, self._tree))
             self._samples[f"{what}, warm", mode].append(loop(root, self._tree))
+
+    def _alone(self, place: Place, root: Path) -> None:
+        """Warm loops, counted, each in turn with one that the worker cannot be asked in."""
+        for what, _, loop in self._loops():
+            loop(root, self._tree)
+            before = place.requests()
+            started = time.monotonic()
+            self._samples[f"{what}, counted", place.driver].append(loop(root, self._tree))
+            self._probe.patience = 10 * (time.monotonic() - started) + 5
+            self._samples["requests", place.driver].append(place.requests() - before)
+            try:
+                with place.silenced():
+                    alone = loop(root, self._tree)
+                self._samples[f"{what}, alone", place.driver].append(alone)
+            except subprocess.TimeoutExpired:
+                _say(f"{what}: the kernel cannot do it alone")
+            finally:
+                self._probe.patience = None
+
+    def _to_the_kernel(self) -> list[Row]:
+        rows = [
+            Row(
+                f"{what}, warm, to the kernel alone",
+                "fuse",
+                unit,
+                self._samples[f"{what}, counted", "fuse"],
+                self._samples[f"{what}, alone", "fuse"] or [float("inf")],
+            )
+            for what, unit, _ in self._loops()
+        ]
+        asked = self._samples["requests", "fuse"]
+        return [*rows, Row("requests, warm loops", "fuse", "of the kernel", asked)]
 
     def _fresh(self, place: Place) -> None:
         """Each loop is the first to use its mount; the disk's caches are warm."""
