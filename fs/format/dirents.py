@@ -8,10 +8,15 @@ See docs/format.md, "Directories".
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from struct import Struct
 from typing import NamedTuple
 
 from fs.format.erofs import DIRENT, DIRENT_SIZE, FILE_TYPE_MAX, NAME_MAX
 from fs.format.errors import FormatError
+
+#: The places of the names of two records, one after the other.
+_TWO_NAMES = Struct("<8xH10xH2x")
+assert _TWO_NAMES.size == 2 * DIRENT_SIZE
 
 
 def is_allowed_name(name: bytes) -> bool:
@@ -84,11 +89,12 @@ class DirBlock:
 
     def name(self, index: int) -> bytes:
         """The name of record `index`, an allowed one."""
-        start = DIRENT.unpack_from(self.view, index * DIRENT_SIZE)[1]
         last = index + 1 == self.count
-        end = len(self.view)
-        if not last:
-            end = DIRENT.unpack_from(self.view, (index + 1) * DIRENT_SIZE)[1]
+        if last:
+            _, start, _ = DIRENT.unpack_from(self.view, index * DIRENT_SIZE)
+            end = len(self.view)
+        else:
+            start, end = _TWO_NAMES.unpack_from(self.view, index * DIRENT_SIZE)
         if not self.count * DIRENT_SIZE <= start < end <= len(self.view):
             raise FormatError(f"directory name from {start} to {end}", self.where)
         # Only the last name of a block may be followed by the zeros that fill it.

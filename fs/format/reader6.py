@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from fs.format import xattrs
@@ -79,6 +80,9 @@ class _Inode(NamedTuple):
     nlink: int
 
 
+_INODES_KEPT = 256
+
+
 class BootstrapV6:
     """A v6 bootstrap over `image`; see `bootstrap.Bootstrap`."""
 
@@ -86,6 +90,8 @@ class BootstrapV6:
 
     def __init__(self, image: CheckedBuffer) -> None:
         self._image = image
+        # A name is looked up in the same directory as the last, a file read after its lookup.
+        self._read_inode = lru_cache(_INODES_KEPT)(self._parse_inode)
         self.name = image.name
         self.path = ""
         self.size = image.size
@@ -152,15 +158,13 @@ class BootstrapV6:
         """See `bootstrap.Bootstrap`."""
         directory = self._directory(nid)
         low, high = 0, self._block_count(directory)
-        while low < high:
+        while high - low > 1:
             middle = (low + high) // 2
             if self._block(directory, middle).name(0) <= name:
-                low = middle + 1
+                low = middle
             else:
                 high = middle
-        if low == 0:
-            return None
-        return self._block(directory, low - 1).find(name)
+        return self._block(directory, low).find(name) if high else None
 
     def entries(self, nid: int, start: int = 0) -> Iterator[DirEntry]:
         """See `bootstrap.Bootstrap`. A cookie is the offset of the record after the entry."""
@@ -259,7 +263,7 @@ class BootstrapV6:
         where = f"{self.name}: chunk table"
         return [ChunkTable(rows[blob.index], blob, where) for blob in self.blobs]
 
-    def _read_inode(self, nid: int) -> _Inode:
+    def _parse_inode(self, nid: int) -> _Inode:
         offset = self._meta + nid * SLOT_SIZE
         (form,) = self._image.unpack(INODE_FORMAT, offset, f"inode {nid}")
         layout = form >> 1
