@@ -30,6 +30,7 @@ from benchmarks.micro.trees import Tree, make_names, make_tree
 from benchmarks.record import machine
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache"
+DRIVERS = ("erofs", "fuse")
 _NATIVE = "ext4"
 Samples = dict[tuple[str, str], list[float]]
 
@@ -40,8 +41,13 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--quick", action="store_true", help="a small tree: tries it, shows little")
     top.add_argument("--files", type=int, metavar="N", help="small files (default 30000)")
     top.add_argument("--large", type=int, metavar="MIB", help="the one large file (default 256)")
-    top.add_argument("--names", type=int, metavar="N", help="of the mount row (default 100000)")
-    top.add_argument("--instances", type=int, metavar="N", help="of the RSS row (default 20)")
+    top.add_argument(
+        "--names", type=int, metavar="N", help="in the mount row (default 100000)"
+    )
+    top.add_argument(
+        "--instances", type=int, metavar="N", help="in the RSS row (default 20)"
+    )
+    top.add_argument("--driver", choices=DRIVERS, help="only this one")
     top.add_argument("--repeats", type=int, default=3, metavar="N")
     top.add_argument("--json", type=Path, metavar="FILE", help="write JSON lines there")
     top.add_argument("--work", type=Path, default=CACHE, metavar="DIR", help="on the disk to use")
@@ -83,7 +89,8 @@ class _Measurement:
         self._samples: Samples = defaultdict(list)
         _say("making the tree and its image")
         self._tree = make_tree(work / "tree", arguments.files, arguments.large << 20)
-        self._places = [place for driver in ("erofs", "fuse") if (place := self._filled(driver))]
+        wanted = [arguments.driver] if arguments.driver else DRIVERS
+        self._places = [place for driver in wanted if (place := self._filled(driver))]
 
     def _filled(self, driver: str) -> Place | None:
         """A place with all chunks in its cache; None where the kernel cannot do it."""
@@ -112,8 +119,9 @@ class _Measurement:
         for place in self._places:
             if place.driver == "fuse":
                 rows += [*self._to_the_kernel(), self._processor(place)]
-        rows += self._mounting()
-        for place in self._places:
+        if self._arguments.names:
+            rows += self._mounting()
+        for place in self._places if self._arguments.instances else ():
             rows += self._memory(place)
         return rows
 

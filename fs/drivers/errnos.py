@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
 
+from fs.drivers.instances import NameTooLongError
 from fs.format.errors import Failure, NotFoundError
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ def errno_of(error: Exception) -> int:
     """
     if isinstance(error, pyfuse3.FUSEError):
         return error.errno
+    if isinstance(error, NameTooLongError):
+        return errno.ENAMETOOLONG
     if isinstance(error, NotFoundError):
         return errno.ENOENT
     if isinstance(error, Failure):

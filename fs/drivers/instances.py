@@ -25,9 +25,14 @@ from fs.image import Image
 ROOT = 1
 _NID_BITS = 40
 _NID_MASK = (1 << _NID_BITS) - 1
+_NAME_MAX = 255
 #: The tree `blobs`: decoded blobs as flat files, for a file system in the kernel.
 BLOBS = (1 << 23) - 1
 _ROOT_INODE = Inode(ROOT, ROOT, 0o40500, 2, 0, 0, 0, 0, 0, 0, False)
+
+
+class NameTooLongError(NotFoundError):
+    """No file can have such a name."""
 
 
 class Tree(Protocol):
@@ -127,7 +132,12 @@ class Instances:
         return not self.is_top(inode) and self.resolve(inode)[1].fixed
 
     def lookup(self, parent: int, name: bytes) -> int | None:
-        """The FUSE inode of `name` in a directory; None if it has no such name."""
+        """The FUSE inode of `name` in a directory; None if it has no such name.
+
+        NameTooLongError for one that no directory can have.
+        """
+        if len(name) > _NAME_MAX:
+            raise NameTooLongError(f"a name of {len(name)} bytes")
         if self.is_top(parent):
             number = self._names.get(name)
             if number is None:
