@@ -3,13 +3,16 @@
 The link is a server of its own process that answers each request after a round
 trip and sends all answers together at a limited rate. Each row is a kind of
 reader; the ratio is its throughput (bytes that crossed the link) to that rate.
+Rows of a driver read through a mount, as programs do, the others ask the engine.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import multiprocessing
+import os
 import random
 import re
 import stat
@@ -18,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
@@ -26,6 +30,7 @@ from typing import Any, NamedTuple
 
 import trio
 
+from benchmarks.measure import program, run_to_end
 from fs.backend.http import HttpBackend
 from fs.cache.fetch import Fetcher
 from fs.cache.readahead import ReadAhead
@@ -59,6 +64,10 @@ class Figures(NamedTuple):
     requests: int
 
 
+#: Of a bootstrap, its blob's server and a directory.
+Use = Callable[[Path, str, Path], Figures]
+
+
 def content(offset: int, length: int, chunk_size: int) -> bytes:
     """A blob that nobody has to store, no chunk of which is like another."""
     pattern = _pattern(chunk_size)
@@ -72,6 +81,16 @@ def content(offset: int, length: int, chunk_size: int) -> bytes:
 @cache
 def _pattern(size: int) -> bytes:
     return random.Random(1).randbytes(size)
+
+
+def engine(read: Reader, amount: int, *, ahead: bool = True) -> Use:
+    """A reader inside of this process."""
+
+    def run(bootstrap: Path, url: str, place: Path) -> Figures:
+        cache = str(place / "cache")
+        return trio.run(partial(measure, bootstrap, url, read, amount, cache, ahead=ahead))
+
+    return run
 
 
 def build(directory: Path, size: int, chunk_size: int) -> Path:
@@ -198,10 +217,41 @@ async def measure(
     return Figures(seconds, fetcher.bytes_fetched, fetcher.requests)
 
 
-def over_link(
-    link: Link, size: int, chunk_size: int, read: Reader, amount: int, *, ahead: bool = True
-) -> Figures:
-    """One measurement with a server, a file and a cache of its own."""
+def through_mount(bootstrap: Path, url: str, driver: str, amount: int, place: Path) -> Figures:
+    """64 threads that read 4 KiB at random places of a mount with an empty cache."""
+    command, state = program("nydus-fs"), ["--state-root", f"{place}/state"]
+    target = place / "mnt"
+    target.mkdir()
+    options = ["--driver", driver, "--backend-url", url, "--cache-dir", f"{place}/cache", *state]
+    run_to_end([command, "mount", *options, str(bootstrap), str(target)])
+    try:
+        each = max(1, amount // (1 << 20) // _READERS)
+        file = os.open(target / "big", os.O_RDONLY)
+        pages = os.fstat(file).st_size // 4096
+
+        def reader(seed: int) -> None:
+            places = random.Random(seed)
+            for _ in range(each):
+                assert len(os.pread(file, 4096, places.randrange(pages) * 4096)) == 4096
+
+        start = time.monotonic()
+        with ThreadPoolExecutor(_READERS) as readers:
+            list(readers.map(reader, range(_READERS)))
+        seconds = time.monotonic() - start
+        os.close(file)
+        told = json.loads(run_to_end([command, "status", "--json", *state]))[0]
+    finally:
+        run_to_end([command, "umount", *state, str(target)])
+    return Figures(seconds, told["fetched_bytes"], told["requests"])
+
+
+def mount(driver: str, amount: int) -> Use:
+    """Readers of a mount."""
+    return lambda bootstrap, url, place: through_mount(bootstrap, url, driver, amount, place)
+
+
+def over_link(link: Link, size: int, chunk_size: int, use: Use) -> Figures:
+    """One measurement with a server, a file and a place of its own."""
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.get_context("fork").Process(
         target=serve, args=(link, chunk_size, theirs), daemon=True
@@ -211,8 +261,7 @@ def over_link(
         with tempfile.TemporaryDirectory(prefix="link-") as name:
             bootstrap = build(Path(name), size, chunk_size)
             url = f"http://127.0.0.1:{ours.recv()}"
-            place = str(Path(name) / "cache")
-            return trio.run(partial(measure, bootstrap, url, read, amount, place, ahead=ahead))
+            return use(bootstrap, url, Path(name))
     finally:
         server.terminate()
         server.join()
@@ -224,16 +273,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     top.add_argument("--rate", type=float, default=50e6, metavar="BYTES", help="a second")
     arguments = top.parse_args(argv)
     link = Link(arguments.latency, arguments.rate)
-    rows: list[tuple[str, int, Reader, int, bool]] = [
-        ("sequential, no read-ahead", 1 << 20, sequential, 64 << 20, False),
-        ("sequential", 1 << 20, sequential, 256 << 20, True),
-        ("sequential, small chunks", 64 << 10, sequential, 128 << 20, True),
-        ("64 at random", 1 << 20, scattered, 256 << 20, True),
-        ("64 at random, small chunks", 64 << 10, scattered, 64 << 20, True),
+    rows: list[tuple[str, int, Use]] = [
+        ("sequential, no read-ahead", 1 << 20, engine(sequential, 64 << 20, ahead=False)),
+        ("sequential", 1 << 20, engine(sequential, 256 << 20)),
+        ("sequential, small chunks", 64 << 10, engine(sequential, 128 << 20)),
+        ("64 at random", 1 << 20, engine(scattered, 256 << 20)),
+        ("64 at random, small chunks", 64 << 10, engine(scattered, 64 << 20)),
+        ("64 at random, fuse", 1 << 20, mount("fuse", 256 << 20)),
+        ("64 at random, erofs", 1 << 20, mount("erofs", 256 << 20)),
     ]
     print(f"{'reader':28} {'chunk':>8} {'MB':>7} {'requests':>8} {'seconds':>7} {'ratio':>6}")
-    for name, chunk, read, amount, ahead in rows:
-        got = over_link(link, 2 << 30, chunk, read, amount, ahead=ahead)
+    for name, chunk, use in rows:
+        got = over_link(link, 2 << 30, chunk, use)
         ratio = got.fetched / got.seconds / link.rate
         print(
             f"{name:28} {chunk:8} {got.fetched / 1e6:7.1f} {got.requests:8} "

@@ -41,12 +41,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--quick", action="store_true", help="a small tree: tries it, shows little")
     top.add_argument("--files", type=int, metavar="N", help="small files (default 30000)")
     top.add_argument("--large", type=int, metavar="MIB", help="the one large file (default 256)")
-    top.add_argument(
-        "--names", type=int, metavar="N", help="in the mount row (default 100000)"
-    )
-    top.add_argument(
-        "--instances", type=int, metavar="N", help="in the RSS row (default 20)"
-    )
+    top.add_argument("--names", type=int, metavar="N", help="in the mount row (default 100000)")
+    top.add_argument("--instances", type=int, metavar="N", help="in the RSS row (default 20)")
     top.add_argument("--driver", choices=DRIVERS, help="only this one")
     top.add_argument("--repeats", type=int, default=3, metavar="N")
     top.add_argument("--json", type=Path, metavar="FILE", help="write JSON lines there")

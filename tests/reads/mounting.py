@@ -28,7 +28,10 @@ def mounted(image: str, work: Path, driver: str) -> Iterator[Path]:
     point = work / "mnt"
     point.mkdir(parents=True)
     options = launch.MountOptions(
-        cache_dir=str(work / "cache"), state_root=str(work / "state"), driver=driver
+        cache_dir=str(work / "cache"),
+        state_root=str(work / "state"),
+        driver=driver,
+        prefetch="none",
     )
     launch.mount(image, str(point), options)
     try:
