@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from tests.parts.layers import expected_tree, overlay_of, unlike, with_least_nam
 from tests.parts.plain import write_plain_image
 from tests.parts.stacks import ENTRIES, UPPERS, alpine, base, layer_of
 from tests.parts.trees import Entry, scan
+from tests.reads.mounting import DRIVERS
 
-pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.overlay]
+pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.erofs, pytest.mark.overlay]
 
 #: One for each way in which a layer changes those below, and what is odd about inodes.
 STACKS = (
@@ -37,16 +38,20 @@ STACKS = (
 )
 
 
-@contextmanager
-def lazy_mount(tars: Sequence[bytes], work: Path) -> Iterator[Path]:
-    """The layers as an image, converted and mounted by the commands."""
+def converted(tars: Sequence[bytes], work: Path) -> str:
+    """The layers as an image, by the commands."""
     plain, target = f"oci:{work}/plain:tag", f"oci:{work}/nydus:tag"
     write_plain_image(plain, tars)
     succeed("nydusify", "convert", "--source", plain, "--target", target)
-    point = work / "lazy"
+    return target
+
+
+@contextmanager
+def lazy_mount(target: str, work: Path, driver: str = "auto") -> Iterator[Path]:
+    point = work / driver
     point.mkdir()
-    own = ("--cache-dir", work / "cache", "--state-root", work / "state")
-    succeed("nydus-fs", "mount", target, point, *own)
+    own = ("--cache-dir", work / f"cache-{driver}", "--state-root", work / "state")
+    succeed("nydus-fs", "mount", "--driver", driver, target, point, *own)
     try:
         yield point
     finally:
@@ -61,10 +66,13 @@ def overlay_tree(tars: Sequence[bytes], work: Path) -> dict[bytes, Entry]:
 
 
 def assert_as_overlayfs(tars: Sequence[bytes], work: Path) -> int:
-    """Compares everything; the number of files compared."""
+    """Compares everything, by both drivers; the number of files compared."""
     expected = overlay_tree(tars, work)
-    with lazy_mount(tars, work) as point:
-        assert unlike(expected, with_least_names(scan(point))) == []
+    target = converted(tars, work)
+    with ExitStack() as stack:
+        for driver in DRIVERS:
+            point = stack.enter_context(lazy_mount(target, work, driver))
+            assert unlike(expected, with_least_names(scan(point))) == [], driver
     return len(expected)
 
 
@@ -83,7 +91,7 @@ def test_generated_stacks(stack: list[Any]) -> None:
             expected = overlay_tree(tars, work)
         except OSError:  # no such stack: the kernel cannot unpack it
             return
-        with lazy_mount(tars, work) as point:
+        with lazy_mount(converted(tars, work), work) as point:
             assert unlike(expected, with_least_names(scan(point))) == []
 
 
