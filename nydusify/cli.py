@@ -26,6 +26,7 @@ class Command(NamedTuple):
 COMMANDS = (
     Command("convert", "nydusify.convert", "convert an image to a Nydus image"),
     Command("check", "nydusify.verbs.check", "check a Nydus image, and compare it with its source"),
+    Command("chunkdict", "nydusify.verbs.chunkdict", "make a chunk dictionary of several images"),
     Command("compact", "nydusify.verbs.compact", "rewrite blobs that are mostly unused"),
     Command("copy", "nydusify.verbs.copy", "copy an image between registries, layouts, archives"),
     Command("export", "nydusify.verbs.export", "write an image as one disk image"),
