@@ -101,6 +101,11 @@ def _add_format(group: argparse._ArgumentGroup) -> None:
         help="power of two from 4 KiB to 16 MiB: 0x100000, 1MiB (default: %(default)s)",
     )
     add(
+        "--oci-ref",
+        action="store_true",
+        help="convert nothing: layers are read where they are, and only metadata is pushed",
+    )
+    add(
         "--fs-align-chunk",
         "--backend-aligned-chunk",
         action=_Unused,

@@ -42,6 +42,7 @@ def convert_options(arguments: argparse.Namespace) -> ConvertOptions:
         compressor=Compressor[arguments.compressor.upper()],
         chunk_size=parse_chunk_size(arguments.fs_chunk_size),
         prefetch=_prefetch_patterns(arguments),
+        refer=arguments.oci_ref,
         work_dir=arguments.work_dir or (Path(temporary) if temporary else None),
         source_store=store_options(arguments, insecure=arguments.source_insecure),
         target_store=_target_store(arguments),

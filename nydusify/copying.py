@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from fs.format.errors import NotFoundError, UsageError
-from fs.registry.copying import copy_blob, copy_manifest
+from fs.registry.copying import copy_blob, copy_manifest, referred_layers
 from fs.registry.descriptor import Descriptor
 from fs.registry.digest import digest_of
 from fs.registry.manifest import Index, Manifest, parse_manifest
@@ -143,6 +143,8 @@ class _Copy:
         for blob in (*document.layers, document.config):
             if not (blob.urls and is_foreign(blob.media_type)):
                 self._blobs[blob.digest] = blob
+        for layer in referred_layers(document, self._reader):
+            self._blobs[layer.digest] = layer
 
     def _copy_blobs(self) -> None:
         self._progress.step("copying", sum(blob.size for blob in self._blobs.values()))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from fs.registry.store import ImageWriter, open_writer, registry_reference
 from nydusify.conversion import convert_image
 from nydusify.options import ConvertOptions
 from nydusify.publish import Destination, encode_json
+from nydusify.referring import refer_image
 from nydusify.report import IndexReport, Progress, Report, Silence
 from nydusify.sources import Selection, Source, SourceImage, open_sources
 from nydusify.workplace import workplace
@@ -56,8 +58,9 @@ def convert(
         _say_notes(source, options, say)
         several = options.form.merged or len(source.images) > 1
         destination = Destination(writer, options.form, storage, tag=not several)
+        make = partial(refer_image, source.reader) if options.refer else convert_image
         made = [
-            convert_image(image, destination, options, _place(work, number), progress)
+            make(image, destination, options, _place(work, number), progress)
             for number, image in enumerate(source.images)
         ]
         if several:

@@ -38,6 +38,7 @@ class ConvertOptions:
     """`source` and `target` are places as fs.registry.store has them, or dir: and layer:.
 
     `platforms`: this machine's if there are none. `prefetch` are absolute paths in the image.
+    `refer`: layers stay as they are, and are referred to.
     The result does not depend on `threads`.
     """
 
@@ -49,6 +50,7 @@ class ConvertOptions:
     compressor: Compressor = Compressor.ZSTD
     chunk_size: int = DEFAULT_CHUNK_SIZE
     prefetch: tuple[str, ...] = ()
+    refer: bool = False
     work_dir: Path | None = None
     source_store: StoreOptions = field(default_factory=StoreOptions)
     target_store: StoreOptions = field(default_factory=StoreOptions)

@@ -17,12 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fs.format.blobtable import BlobFeature
 from fs.format.errors import local_errors
 from fs.registry.descriptor import Descriptor, describe
 from fs.registry.manifest import (
     NYDUS_BLOB_ANNOTATION,
     NYDUS_BOOTSTRAP_ANNOTATION,
     NYDUS_FS_VERSION_ANNOTATION,
+    NYDUS_REFERENCE_ANNOTATION,
     UNCOMPRESSED_ANNOTATION,
 )
 from fs.registry.mediatypes import (
@@ -90,6 +92,8 @@ def make_bootstrap_layer(bootstrap: Path, blobs: Sequence[Blob], path: Path) -> 
             with bootstrap.open("rb") as content:
                 _add(archive, "image/image.boot", content, bootstrap.stat().st_size)
             for blob in blobs:
+                if not blob.meta:
+                    continue
                 name = f"image/{blob.record.blob_id}.blob.meta"
                 _add(archive, name, io.BytesIO(blob.meta), len(blob.meta))
             archive.write(bytes(2 * tarfile.BLOCKSIZE))
@@ -148,6 +152,10 @@ def _typed(bootstrap: Descriptor, form: TargetForm) -> Descriptor:
 def _blob_layer(blob: Blob) -> Descriptor:
     record = blob.record
     annotations = {NYDUS_BLOB_ANNOTATION: "true"}
+    if record.features & BlobFeature.SEPARATE:  # only its metadata is ours
+        annotations[NYDUS_REFERENCE_ANNOTATION] = f"sha256:{record.blob_id}"
+        metadata = f"sha256:{record.meta_digest.hex()}"
+        return Descriptor(NYDUS_BLOB, metadata, record.meta_size, annotations)
     return Descriptor(NYDUS_BLOB, f"sha256:{record.blob_id}", record.compressed_size, annotations)
 
 

@@ -48,7 +48,8 @@ class SourceLayer:
 
     `open(advance)` gives the entries; leaving it without an error means that the layer
     was whole and true. `advance` is told of the bytes read. `startup` is filled then: paths
-    of files that the layer's maker wants read first.
+    of files that the layer's maker wants read first. `stored` is the layer of an image as it
+    is kept there.
     """
 
     name: str
@@ -56,6 +57,7 @@ class SourceLayer:
     size: int
     open: Callable[[Advance], AbstractContextManager[Entries]]
     startup: list[bytes] = field(default_factory=list)
+    stored: StoredLayer | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _single(place: str, path: Path, platform: Platform | None) -> SourceImage:
             size = found.st_size
             with local_errors(path), path.open("rb") as file:
                 table = table_of_file(file)
-        stored = _Stored(f"layer {path}", partial(_open_file, path), table, startup)
+        stored = StoredLayer(f"layer {path}", partial(_open_file, path), table, startup)
         opener = partial(_open_tar, stored)
     layer = SourceLayer(str(path), "", size, opener, startup)
     platform = platform or default_platform()
@@ -173,9 +175,9 @@ def _stored_image(reader: ImageReader, image: Image) -> SourceImage:
         _check_type(layer, name)
         startup: list[bytes] = []
         table = table_of(layer.annotations, name)
-        stored = _Stored(name, partial(reader.open_blob, layer), table, startup, diff_id)
+        stored = StoredLayer(name, partial(reader.open_blob, layer), table, startup, diff_id)
         opener = partial(_open_tar, stored)
-        layers.append(SourceLayer(name, layer.digest, layer.size, opener, startup))
+        layers.append(SourceLayer(name, layer.digest, layer.size, opener, startup, stored))
     platform = image.descriptor.platform or config.platform
     return SourceImage(reader.name, layers, platform, config.document, manifest.annotations, image)
 
@@ -198,7 +200,7 @@ def _open_rootfs(path: Path, advance: Advance) -> Iterator[Entries]:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class StoredLayer:
     """A layer's bytes as stored, and what is promised of them. `startup` is to be filled."""
 
     name: str
@@ -209,7 +211,7 @@ class _Stored:
 
 
 @contextmanager
-def _open_tar(layer: _Stored, advance: Advance) -> Iterator[Entries]:
+def _open_tar(layer: StoredLayer, advance: Advance) -> Iterator[Entries]:
     name, diff_id = layer.name, layer.diff_id
     with closing(layer.open()) as stored, ThreadPoolExecutor(1, "decompress") as pool:
         raw = _Counted(stored, advance, name, layer.table)

@@ -34,6 +34,8 @@ _BLOCK = 4096
 #: No part but the data is larger; more is not decoded.
 _MAX_PART = 1 << 30
 _MAX_TOC_ENTRIES = 64
+#: zstd's; made once, and fetched before anything of its blob can be read.
+_METADATA_LEVEL = 12
 
 # flags, reserved, name, sha256, compressed_offset, compressed_size, uncompressed_size
 _TOC_ENTRY = Struct("<2I16s32s3Q48x")
@@ -64,6 +66,13 @@ class Trailer(NamedTuple):
     data: bytes
     record: BlobRecord
     blob_meta: bytes
+
+
+class Contexts(NamedTuple):
+    """What follows the entries of chunk information (see contexts.py): all of it, and how many."""
+
+    packed: bytes = b""
+    number: int = 0
 
 
 class TocEntry(NamedTuple):
@@ -105,9 +114,11 @@ class _Parts:
         """Where in the blob the next byte goes."""
         return self._start + len(self.data)
 
-    def add(self, name: str, content: bytes, compressor: Compressor) -> int:
+    def add(
+        self, name: str, content: bytes, compressor: Compressor, level: int | None = None
+    ) -> int:
         """Append `content`, compressed if that makes it smaller; returns its size then."""
-        stored = codec.compress(compressor, content)
+        stored = codec.compress(compressor, content, level)
         if len(stored) >= len(content):
             stored, compressor = content, Compressor.NONE
         digest = hashlib.sha256(content).digest()
@@ -140,7 +151,8 @@ def build_trailer(
         record.features |= BlobFeature.BATCH | BlobFeature.CHUNK_INFO_V2
     parts = _Parts(data_size)
     _add_data_entry(parts, data_size, data_sha256, record.uncompressed_size)
-    array, header = _add_chunk_info(parts, chunks, record, batches)
+    contexts = Contexts(pack_batches(batches), len(batches))
+    array, header = _add_chunk_info(parts, chunks, record, contexts)
     if options.inline_digests:
         content = b"".join([chunk.digest for chunk in chunks])
         parts.close(DIGESTS, parts.add(DIGESTS, content, Compressor.NONE))
@@ -154,6 +166,27 @@ def build_trailer(
     whole.update(parts.data)
     record.blob_id = whole.hexdigest()
     return Trailer(bytes(parts.data), record, blobmeta.write_blob_meta(array, header))
+
+
+def build_separate(chunks: Sequence[Chunk], record: BlobRecord, contexts: Contexts) -> bytes:
+    """The blob that holds just the metadata of another, which is served where it is.
+
+    `record` describes the other one but for its metadata; features, places and digests of
+    that are filled in here.
+    """
+    record.features |= BlobFeature.ALIGNED | BlobFeature.SEPARATE | BlobFeature.CHUNK_INFO_V2
+    record.features |= BlobFeature.HAS_TAR_HEADER | BlobFeature.HAS_TOC | BlobFeature.CAP_TAR_TOC
+    record.chunk_count = len(chunks)
+    end = max((c.uncompressed_offset + c.uncompressed_size for c in chunks), default=0)
+    record.uncompressed_size = end + -end % _BLOCK
+    parts = _Parts(0)
+    compressor, record.compressor = record.compressor, Compressor.ZSTD
+    _add_chunk_info(parts, chunks, record, contexts, _METADATA_LEVEL)
+    record.compressor = compressor
+    _add_toc(parts, record)
+    record.meta_digest = hashlib.sha256(parts.data).digest()
+    record.meta_size = len(parts.data)
+    return bytes(parts.data)
 
 
 def _describe(chunks: Sequence[Chunk], options: BlobOptions) -> BlobRecord:
@@ -183,18 +216,21 @@ def _add_data_entry(parts: _Parts, size: int, data_sha256: _Hash, uncompressed_s
 
 
 def _add_chunk_info(
-    parts: _Parts, chunks: Sequence[Chunk], record: BlobRecord, batches: Sequence[BatchContext]
+    parts: _Parts,
+    chunks: Sequence[Chunk],
+    record: BlobRecord,
+    contexts: Contexts,
+    level: int | None = None,
 ) -> tuple[bytes, blobmeta.BlobMetaHeader]:
     v2 = record.features & BlobFeature.CHUNK_INFO_V2
     pack = blobmeta.pack_v2 if v2 else blobmeta.pack_v1
     entries = pack(_rows(chunks))
-    contexts = pack_batches(batches)
-    array = entries + contexts
+    array = entries + contexts.packed
     # The TOC has no number for gzip.
     gzip = record.compressor == Compressor.GZIP
     compressor = Compressor.ZSTD if gzip else Compressor(record.compressor)
     record.ci_offset = parts.offset
-    record.ci_compressed_size = parts.add(META, array, compressor)
+    record.ci_compressed_size = parts.add(META, array, compressor, level)
     record.ci_uncompressed_size = len(array)
     record.ci_compressor = parts.toc[-1].compressor
     header = blobmeta.BlobMetaHeader(
@@ -204,9 +240,9 @@ def _add_chunk_info(
         record.ci_offset,
         record.ci_compressed_size,
         record.ci_uncompressed_size,
-        len(entries) if contexts else 0,
-        len(contexts),
-        len(batches),
+        len(entries) if contexts.packed else 0,
+        len(contexts.packed),
+        contexts.number,
     )
     header_size = parts.add(META_HEADER, header.pack(), Compressor.NONE)
     parts.close(META, record.ci_compressed_size + header_size)

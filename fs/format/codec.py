@@ -77,6 +77,21 @@ def decompress(compressor: int, data: Data, size: int, where: str = "") -> bytes
     return result
 
 
+def decompress_frames(data: Data, size: int, where: str = "") -> bytes:
+    """As `decompress`, for zstd frames that follow each other, some of them skippable."""
+    if size == 0:
+        return b""
+    try:
+        stream = _state.decompressor.stream_reader(data, read_across_frames=True)
+        result = stream.read(size)
+        longer = stream.read(1)
+    except zstandard.ZstdError as error:
+        raise FormatError(f"zstd data does not decode: {error}", where) from error
+    if len(result) != size or longer:
+        raise FormatError(f"zstd frames hold other than the {size} bytes expected", where)
+    return result
+
+
 def digest(digester: int, data: Data) -> bytes:
     """The 32-byte digest of uncompressed chunk data."""
     if digester == Digester.BLAKE3:

@@ -52,9 +52,14 @@ class Pieces(ABC):
 
 
 class Batches(Pieces):
-    def __init__(self, contexts: Sequence[BatchContext], compressor: int) -> None:
+    """`frames`: a batch is a range of a layer, of zstd frames that were not made for it."""
+
+    def __init__(
+        self, contexts: Sequence[BatchContext], compressor: int, *, frames: bool = False
+    ) -> None:
         self._contexts = contexts
         self._compressor = compressor
+        self._frames = frames
 
     def __len__(self) -> int:
         return len(self._contexts)
@@ -67,6 +72,8 @@ class Batches(Pieces):
 
     def decode(self, context: int, data: memoryview, where: str) -> bytes:
         stored, size = self._contexts[context]
+        if self._frames:
+            return codec.decompress_frames(data, size, where)
         return codec.decompress(self._compressor if stored != size else 0, data, size, where)
 
 
@@ -113,7 +120,8 @@ def placed(
         contexts = zran_contexts(array, header, where)
         pieces = Slices(contexts, dictionaries(array, header))
     else:
-        pieces = Batches(batch_contexts(array, header, where), blob.compressor)
+        frames = bool(blob.features & BlobFeature.SEPARATE)
+        pieces = Batches(batch_contexts(array, header, where), blob.compressor, frames=frames)
     return ChunkTable(_placed(table, pieces, array, header, blob, where), blob, where, pieces)
 
 

@@ -108,6 +108,9 @@ class LegacyArchive:
     def read_manifest(self, descriptor: Descriptor) -> bytes:
         raise NotFoundError(f"{self.name}: {descriptor.digest}: the archive holds no manifests")
 
+    def blob_size(self, digest: str) -> int:
+        return self._files.size(self._path(digest))
+
     def read_range(self, blob: Descriptor | str, offset: int, length: int) -> bytes:
         digest = blob if isinstance(blob, str) else blob.digest
         data = self._files.read_at(self._path(digest), offset, length)

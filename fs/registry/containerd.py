@@ -85,6 +85,13 @@ class ContainerdReader:
     def read_manifest(self, descriptor: Descriptor) -> bytes:
         return self.read_blob(descriptor, MAX_MANIFEST)
 
+    def blob_size(self, digest: str) -> int:
+        size = 0
+        with _Content(self._start(digest), self.name) as content:
+            while piece := content.read(1 << 20):
+                size += len(piece)
+        return size
+
     def read_range(self, blob: Descriptor | str, offset: int, length: int) -> bytes:
         """`ctr` knows no ranges: what lies in front is read and thrown away."""
         digest = blob if isinstance(blob, str) else blob.digest

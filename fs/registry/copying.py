@@ -8,8 +8,9 @@ from __future__ import annotations
 from functools import partial
 
 from fs.registry.descriptor import Descriptor
-from fs.registry.manifest import Index, Manifest, parse_manifest
-from fs.registry.mediatypes import is_foreign
+from fs.registry.digest import check_digest
+from fs.registry.manifest import NYDUS_REFERENCE_ANNOTATION, Index, Manifest, parse_manifest
+from fs.registry.mediatypes import OCI_LAYER_GZIP, is_foreign
 from fs.registry.store import ImageReader, ImageWriter, Progress
 
 
@@ -35,7 +36,8 @@ def copy_below(
 ) -> None:
     """Have all at the target that `document` refers to, except its subject.
 
-    Foreign layers stay where their URLs point.
+    Foreign layers stay where their URLs point. Layers that a Nydus image only refers to come
+    along, or nothing of it could be read.
     """
     if isinstance(document, Index):
         for entry in document.manifests:
@@ -44,6 +46,19 @@ def copy_below(
     for blob in (*document.layers, document.config):
         if not (blob.urls and is_foreign(blob.media_type)):
             copy_blob(blob, reader, writer, progress)
+    for layer in referred_layers(document, reader):
+        copy_blob(layer, reader, writer, progress)
+
+
+def referred_layers(manifest: Manifest, reader: ImageReader) -> list[Descriptor]:
+    """The layers of other images that a Nydus image only has metadata of."""
+    found = []
+    for metadata in manifest.layers:
+        digest = metadata.annotations.get(NYDUS_REFERENCE_ANNOTATION)
+        if digest is not None:
+            check_digest(digest, f"{reader.name}: {NYDUS_REFERENCE_ANNOTATION}")
+            found.append(Descriptor(OCI_LAYER_GZIP, digest, reader.blob_size(digest)))
+    return found
 
 
 def copy_manifest(

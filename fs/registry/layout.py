@@ -90,6 +90,9 @@ class LayoutReader:
     def read_manifest(self, descriptor: Descriptor) -> bytes:
         return self.read_blob(descriptor, MAX_MANIFEST)
 
+    def blob_size(self, digest: str) -> int:
+        return self._files.size(blob_path(digest))
+
     def read_range(self, blob: Descriptor | str, offset: int, length: int) -> bytes:
         digest = blob if isinstance(blob, str) else blob.digest
         data = self._files.read_at(blob_path(digest), offset, length)

@@ -32,6 +32,8 @@ _MAX_MANIFESTS = 4096
 
 NYDUS_BOOTSTRAP_ANNOTATION = "containerd.io/snapshot/nydus-bootstrap"
 NYDUS_BLOB_ANNOTATION = "containerd.io/snapshot/nydus-blob"
+#: On a blob of metadata: the digest of the layer that it is about.
+NYDUS_REFERENCE_ANNOTATION = "containerd.io/snapshot/nydus-ref"
 NYDUS_FS_VERSION_ANNOTATION = "containerd.io/snapshot/nydus-fs-version"
 UNCOMPRESSED_ANNOTATION = "containerd.io/uncompressed"
 

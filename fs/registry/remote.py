@@ -95,6 +95,16 @@ class RegistryReader:
             lambda: self._hosts.ask(lambda client: find_referrers(client, digest), "pull", digest)
         )
 
+    def blob_size(self, digest: str) -> int:
+        def attempt() -> int:
+            answer = self._hosts.ask(lambda client: client.blob(digest), "pull", digest)
+            answer.close()
+            if answer.length is None:
+                raise FormatError(f"does not say what size {digest} has", self.name)
+            return answer.length
+
+        return self._hosts.retry.run(attempt)
+
     def read_range(self, blob: Descriptor | str, offset: int, length: int) -> bytes:
         digest = blob if isinstance(blob, str) else blob.digest
         pieces: list[bytes] = []

@@ -75,6 +75,9 @@ class ImageReader(Protocol):
     def read_blob(self, descriptor: Descriptor, limit: int) -> bytes:
         """The whole blob, verified; FormatError if it is larger than `limit` bytes."""
 
+    def blob_size(self, digest: str) -> int:
+        """Bytes of a blob that no descriptor tells of, as the place says. NOT verified."""
+
     def read_range(self, blob: Descriptor | str, offset: int, length: int) -> bytes:
         """Exactly `length` bytes of a blob (a digest will do). NOT verified."""
 

@@ -43,15 +43,21 @@ class LayerStream:
     """The decompressed bytes of `raw`. `offset` counts what was taken so far.
 
     The next block is decoded (and hashed) in a thread of `pool` while the caller
-    works on this one.
+    works on this one. `decode` gives so many bytes of content, if others than ours are to.
     """
 
-    def __init__(self, raw: Readable, name: str, pool: Executor) -> None:
+    def __init__(
+        self,
+        raw: Readable,
+        name: str,
+        pool: Executor,
+        decode: Callable[[int], bytes] | None = None,
+    ) -> None:
         self.name = name
         self.offset = 0
         self._pool = pool
         self._hash = hashlib.sha256()
-        self._decode = _decoder(raw, name)
+        self._decode = decode or _decoder(raw, name)
         self._block = b""
         self._at = 0
         self._next = pool.submit(self._produce)

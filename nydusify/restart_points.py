@@ -1,0 +1,162 @@
+"""Where the content of a compressed layer can be entered: before a deflate block, at a zstd frame.
+
+A gzip file is entered with the 32 KiB of content before the place as dictionary; the library
+`indexed_gzip` finds the places and keeps the dictionaries, in its own file format,
+GZIDX. A zstd frame needs nothing but its beginning.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from struct import Struct
+from typing import NamedTuple
+
+import zstandard
+
+from fs.format.errors import FormatError, local_errors
+from fs.tar.stream import Readable
+
+#: As dense as that (bytes of content), so that slices end close behind what they are for …
+_SPACING = 256 << 10
+#: … but no more points than these, whose dictionaries are in memory: 128 MiB.
+_MOST = 4096
+#: Layers are rarely compressed better.
+_RATIO = 4
+_WINDOW = 32 << 10
+_RAW = 1 << 20
+_PIECE = 256 << 10
+#: A frame is told by so many bytes, or begins a skippable one.
+_FRAME_HEAD = 8
+_MAX_ZSTD_WINDOW = 128 << 20
+
+# magic, version, flags, size of the file, of its content, spacing, window, number of points
+_GZIDX = Struct("<5s2B2Q3I")
+# offset in the file, in its content, bits before the offset, whether there is a dictionary
+_POINT = Struct("<2Q2B")
+
+
+class Point(NamedTuple):
+    """`bits` of the byte before `in_offset` belong to what begins here."""
+
+    in_offset: int
+    out_offset: int
+    bits: int = 0
+    dictionary: bytes | memoryview = b""
+
+
+@dataclass
+class RestartPoints:
+    """Ascending; the first one is where the content begins. Sizes of the file and its content."""
+
+    in_size: int = 0
+    out_size: int = 0
+    points: list[Point] = field(default_factory=list)
+
+
+@contextmanager
+def gzip_points(path: Path, size: int) -> Iterator[RestartPoints]:
+    """Those of the gzip file `path` of `size` bytes; valid inside. FormatError.
+
+    Holds the interpreter while it decodes, so nothing else runs in this process.
+    """
+    import indexed_gzip
+
+    spacing = max(_SPACING, size * _RATIO // _MOST)
+    index = path.with_suffix(".index")
+    try:
+        with closing(
+            indexed_gzip.IndexedGzipFile(
+                filename=str(path), spacing=spacing, window_size=_WINDOW, readbuf_size=_RAW
+            )
+        ) as file:
+            file.build_full_index()
+            file.export_index(filename=str(index))
+    except (indexed_gzip.ZranError, indexed_gzip.CrcError, OSError, EOFError) as error:
+        raise FormatError(f"layer does not decompress: {error}", str(path)) from error
+    with local_errors(index):
+        with index.open("rb") as file:
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        index.unlink()
+    with memoryview(mapping) as view:
+        found = _unpack(view, str(path))
+        yield found
+        found.points.clear()
+
+
+def _unpack(view: memoryview, where: str) -> RestartPoints:
+    magic, version, _flags, in_size, out_size, _spacing, window, count = _GZIDX.unpack_from(view)
+    if (magic, window) != (b"GZIDX", _WINDOW) or version > 1:
+        raise FormatError("an index of another format than expected", where)
+    at = _GZIDX.size + count * _POINT.size
+    points = []
+    for fields in _POINT.iter_unpack(view[_GZIDX.size : at]):
+        in_offset, out_offset, bits, has_dictionary = fields
+        dictionary: bytes | memoryview = b""
+        if has_dictionary:
+            dictionary = view[at : at + _WINDOW]
+            at += _WINDOW
+        points.append(Point(in_offset, out_offset, bits, dictionary))
+    return RestartPoints(in_size, out_size, points)
+
+
+class FrameDecoder:
+    """Decodes a zstd layer, and notes where its frames begin in `found`."""
+
+    def __init__(self, raw: Readable) -> None:
+        self.found = RestartPoints()
+        self._raw = raw
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
+        self._frame: zstandard.ZstdDecompressionObj | None = None
+        self._skipped = 0
+        self._rest = b""
+        self._ready = bytearray()
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes of content, fewer only at the end; zstandard.ZstdError."""
+        while len(self._ready) < size and self._advance():
+            pass
+        block = bytes(self._ready[:size])
+        del self._ready[:size]
+        return block
+
+    def _advance(self) -> bool:
+        """Decode some more; False at the end."""
+        data = self._rest or self._raw.read(_PIECE)
+        self._rest = b""
+        if not data:
+            if self._frame is not None or self._skipped:
+                raise zstandard.ZstdError("cut short in a frame")
+            return False
+        if self._frame is None and not self._skipped:
+            while len(data) < _FRAME_HEAD and (more := self._raw.read(_PIECE)):
+                data += more
+            self._begin(data)
+        self._take(data)
+        return True
+
+    def _begin(self, data: bytes) -> None:
+        """A frame begins; skippable ones have no content."""
+        if data[1:4] == b"\x2a\x4d\x18" and data[0] & 0xF0 == 0x50:
+            self._skipped = _FRAME_HEAD + int.from_bytes(data[4:_FRAME_HEAD], "little")
+        else:
+            self.found.points.append(Point(self.found.in_size, self.found.out_size))
+            self._frame = self._decompressor.decompressobj()
+
+    def _take(self, data: bytes) -> None:
+        """Pass over or decode what of `data` is in this frame; the rest is put back."""
+        if self._frame is None:
+            used = min(self._skipped, len(data))
+            self._skipped -= used
+            self._rest = data[used:]
+        else:
+            decoded = self._frame.decompress(data)
+            self._ready += decoded
+            self.found.out_size += len(decoded)
+            if self._frame.eof:
+                self._rest = self._frame.unused_data
+                self._frame = None
+        self.found.in_size += len(data) - len(self._rest)
