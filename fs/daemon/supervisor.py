@@ -47,11 +47,17 @@ _WORKER_GRACE = 5.0
 
 
 def detached(options_json: str, report: int) -> None:
-    """Leave the caller's process tree, serve, and write one report to descriptor `report`."""
+    """Leave the caller's process tree, serve, and write one report to descriptor `report`.
+
+    Of the caller's open files, which may be locks and pipes that others wait for, none is kept,
+    nor is its directory, which somebody may want to unmount.
+    """
     os.set_inheritable(report, False)
+    os.closerange(report + 1, os.sysconf("SC_OPEN_MAX"))
     if os.fork():
         os._exit(0)
     os.setsid()
+    os.chdir("/")
     options = DaemonOptions(**json.loads(options_json))
     code = 0
     try:

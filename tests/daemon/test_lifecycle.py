@@ -36,6 +36,18 @@ def test_umount_leaves_nothing(image: BuiltImage, here: Place) -> None:
         here.unmount()
 
 
+def test_daemon_keeps_nothing_of_its_caller_open(image: BuiltImage, here: Place) -> None:
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    os.set_blocking(reader, False)
+    mounted = here.mount(image)
+    os.close(writer)
+    assert os.readlink(f"/proc/{mounted.pid}/cwd") == "/"
+    assert os.read(reader, 1) == b"", "while the daemon lives the end of the pipe is seen"
+    os.close(reader)
+    here.unmount()
+
+
 def test_status_counts(tree: Path, image: BuiltImage, here: Place) -> None:
     mounted = here.mount(image)
     before = here.status()
