@@ -15,10 +15,12 @@ from fs.registry.descriptor import Descriptor
 from fs.registry.mediatypes import OCI_MANIFEST
 from fs.registry.store import StoreOptions, open_reader, open_writer
 from nydusify.cli import main
+from tests.kinds.mounted import served
 from tests.nydusify.images import pull
-from tests.nydusify.test_convert import assert_shows, publish, stack
+from tests.nydusify.test_convert import as_overlayfs, assert_shows, publish, stack
 from tests.parts.containerd import Containerd, start_containerd
-from tests.parts.layers import LayerTar
+from tests.parts.layers import LayerTar, expected_tree, unlike, with_least_names
+from tests.parts.trees import scan
 
 pytestmark = [
     pytest.mark.containerd,
@@ -180,3 +182,16 @@ def test_containerd_that_has_not_what_is_asked_for(
     assert convert(containerd, f"containerd:{name}", target) == NOT_FOUND
     assert "discarded after unpacking" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.fuse
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_are_read_where_they_are(containerd: Containerd, kind: str, tmp_path: Path) -> None:
+    target = f"oci:{tmp_path}/out:1"
+    source = f"containerd:example.test/x:{kind}"
+    address = ["--containerd-address", str(containerd.address)]
+    assert main(["convert", "--oci-ref", "--source", source, "--target", target, *address]) == 0
+    with as_overlayfs(tars(), tmp_path) as merged:
+        expected = expected_tree(merged)
+    with served(target, None, tmp_path, "fuse") as place:
+        assert unlike(expected, with_least_names(scan(place))) == []
