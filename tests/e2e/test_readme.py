@@ -44,7 +44,7 @@ def test_commands_work_as_they_stand(tmp_path: Path) -> None:
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("hello from a container that is not here yet") == 2
+    assert done.stdout.count("hello from a container that is not here yet") == 3
     assert done.stdout.count("goodbye from a container that is not here yet") == 1
     assert "settings.yaml" in done.stdout.splitlines()
     assert f"{tmp_path}/mnt  oci:{tmp_path}/images:nydus" in done.stdout
