@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.mounting import BIN
+from tests.daemon.mounting import BIN, eventually
 from tests.reads.mounting import convert
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
@@ -59,17 +59,22 @@ def place(tmp_path: Path) -> Iterator[Path]:
         yield place
 
 
-def test_user_mounts_and_leaves_nothing(place: Path) -> None:
+def _run(place: Path, device: str, script: str) -> subprocess.CompletedProcess[str]:
+    """`script` by the user, with `device` as the way to /dev/fuse."""
     reach = ["setpriv", "--reuid", str(USER), "--clear-groups", f"{BIN}/nydus-fs", "--version"]
     if subprocess.run(reach, capture_output=True).returncode:
         pytest.skip(f"other users cannot run {BIN}/nydus-fs")
-    (place / "script").write_text(f"PATH={BIN}:$PATH{_SCRIPT}")
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", f"{_DEVICE} && {_USER} sh script"],
+    (place / "script").write_text(f"PATH={BIN}:$PATH\n{script}")
+    return subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"{device} && {_USER} sh script"],
         cwd=place,
         capture_output=True,
         text=True,
     )
+
+
+def test_user_mounts_and_leaves_nothing(place: Path) -> None:
+    done = _run(place, _DEVICE, _SCRIPT)
     assert done.returncode == 0, done.stderr
     mountpoint, first, second, last = done.stdout.splitlines()
     assert mountpoint == str(place / "mnt")
@@ -79,3 +84,14 @@ def test_user_mounts_and_leaves_nothing(place: Path) -> None:
     assert shown[1]["cached_chunks"] == shown[1]["chunks"] == 3
     assert json.loads(last) == []
     assert list((place / "home/.local/state/nydus-fs").iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["", "--foreground"])
+def test_device_that_the_user_may_not_open(place: Path, how: str) -> None:
+    device = _DEVICE.replace("666", "600")
+    done = _run(place, device, f"nydus-fs mount {how} oci:layout:t mnt")
+    assert (done.returncode, done.stdout) == (9, "")
+    why = "fusermount3: failed to open /dev/fuse: Permission denied"
+    assert done.stderr == f"nydus-fs: {place}/mnt: {why}\n"
+    state = place / "home/.local/state/nydus-fs"
+    eventually(lambda: not any(state.iterdir()), "the daemon has ended")
