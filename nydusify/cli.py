@@ -32,6 +32,7 @@ COMMANDS = (
     Command("export", "nydusify.verbs.export", "write an image as one disk image"),
     Command("inspect", "nydusify.verbs.inspect", "look at a Nydus image, or ask about details"),
     Command("merge", "nydusify.verbs.merge", "merge bootstraps of layers into one"),
+    Command("slim", "nydusify.verbs.slim", "keep only the files that a traced run has read"),
     Command("stat", "nydusify.verbs.stat", "count files and chunks, and what images share"),
     Command("unpack", "nydusify.verbs.unpack", "unpack a Nydus image into a tar or a directory"),
     Command("optimize", "nydusify.verbs.optimize", "put what the start needs into one region"),
