@@ -131,6 +131,7 @@ def _add_run_arguments(run: argparse.ArgumentParser) -> None:
     add_cache_arguments(run)
     add_fetch_arguments(run)
     add_serving_arguments(run)
+    add("--timings", metavar="FILE", help="write there in JSON when each step was done")
     add("--rootfs", action="store_true", help="IMAGE is a directory; it is never written to")
     add("image", metavar="IMAGE", help="see below")
     command = add("command", nargs="...", metavar="COMMAND", help="in place of the image's")

@@ -19,6 +19,7 @@ from runner.rootfs import set_propagation
 from runner.signals import ENDING, Interrupted, Signals
 from runner.state import EXITED, RUNNING, ContainerRecord, Containers, start_time
 from runner.supervise import supervise
+from runner.timings import Timings
 from runner.users import User, find_user
 from snapshotter.extractions import remove_abandoned
 from snapshotter.initlayer import make_init_layer
@@ -53,6 +54,7 @@ class RunOptions(NamedTuple):
     capabilities: int = capabilities.mask(capabilities.DEFAULT)
     no_new_privileges: bool = False
     shm_size: str = "64m"
+    timings: str | None = None
 
 
 def run(options: RunOptions) -> int:
@@ -80,8 +82,10 @@ def _run(options: RunOptions, containers: Containers, store: Store, caught: Sequ
     code = None
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-        started, signals = _start(options, record, store, caught)
+        timings = Timings(options.timings)
+        started, signals = _start(options, record, store, caught, timings)
         with _killed_on_failure(started.pid):
+            timings.write()
             record.save(status=RUNNING, pid=started.pid, pid_started=start_time(started.pid))
             code = supervise(started, signals, interactive=options.interactive)
     except Interrupted as signalled:
@@ -105,10 +109,15 @@ def _killed_on_failure(pid: int) -> Iterator[None]:
 
 
 def _start(
-    options: RunOptions, record: ContainerRecord, store: Store, caught: Sequence[int]
+    options: RunOptions,
+    record: ContainerRecord,
+    store: Store,
+    caught: Sequence[int],
+    timings: Timings,
 ) -> tuple[process.Started, Signals]:
     source = ROOTFS + os.path.realpath(options.image) if options.rootfs else options.image
     image, document = prepare_image(store, f"{record.id}/image", source, options.mount)
+    timings.reached("image")
     chosen = settings.image_settings(document, options.image)
     hostname = options.hostname or (record.id if options.own_network else os.uname().nodename)
     files = write_etc_files(record, hostname, options.own_network, options.add_hosts)
@@ -143,7 +152,10 @@ def _start(
         signals = Signals()
         if caught:  # and lost: Python drops what is raised in a callback, as of an import
             raise Interrupted(caught[0])
-        return process.start(container, signals), signals
+        timings.reached("root")
+        started = process.start(container, signals)
+        timings.reached("executed")
+        return started, signals
 
 
 def _make_sources(steps: list[Step]) -> None:

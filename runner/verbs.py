@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         capabilities=capabilities.chosen(arguments.cap_add, arguments.cap_drop),
         no_new_privileges=bool(arguments.security_opt),
         shm_size=arguments.shm_size,
+        timings=arguments.timings,
     )
     return run_container(options)
 
