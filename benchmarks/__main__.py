@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the demo's measurement, or a verb: `micro`, `startup`."""
+"""`python -m benchmarks`: the startup suite, or a verb: `micro`, `startup`."""
 
 import sys
 
@@ -12,6 +12,6 @@ if sys.argv[1:2] == ["startup"]:
 
     sys.exit(startup(sys.argv[2:]))
 
-from benchmarks.demo import main
+from benchmarks.suite.cli import main
 
 sys.exit(main())

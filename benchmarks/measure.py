@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,12 +26,13 @@ def drop_caches() -> None:
     Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
-def run_to_end(command: list[str]) -> str:
+def run_to_end(command: Sequence[str], stdin: bytes = b"") -> str:
     """Standard output of a command that must succeed."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(command, input=stdin, capture_output=True)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.returncode}: {done.stderr[-1000:]}")
-    return done.stdout
+        said = done.stderr[-1000:].decode(errors="replace")
+        raise RuntimeError(f"{' '.join(command)}: {done.returncode}: {said}")
+    return done.stdout.decode(errors="replace")
 
 
 def first_output(commands: list[list[str]], while_alive: Callable[[], None] | None = None) -> Run:

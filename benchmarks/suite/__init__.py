@@ -1,0 +1,1 @@
+"""The startup suite: from nothing to ready, for each image, way to start it, and network."""

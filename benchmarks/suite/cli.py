@@ -1,0 +1,181 @@
+"""`./dev bench`: time from nothing to ready for common images, as plain OCI and lazily.
+
+Images are built here from Debian packages; registry, daemons and networks are private and
+end with the program. Each run's figures are written when it is over, below .cache/; a
+measurement that was interrupted is gone on with by the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.images.build import cached_image
+from benchmarks.images.catalogue.all import chosen
+from benchmarks.isolation import isolate
+from benchmarks.suite import machine
+from benchmarks.suite.modes import Mode
+from benchmarks.suite.networks import NETWORKS, Network
+from benchmarks.suite.records import Records, load, resume_or_begin
+from benchmarks.suite.subject import Subject
+from benchmarks.suite.suite import Asked, all_modes, measure, say
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CACHE = REPOSITORY / ".cache"
+RESULTS = REPOSITORY / "benchmarks/results"
+QUICK_MODES = ("oci-containerd", "estargz-optimized", "nydus", "nydus-optimized")
+QUICK_NETWORKS = ("loopback", "100mbit")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="./dev bench",
+        description=__doc__,
+        epilog="`./dev bench micro` measures single operations of a mount.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = top.add_argument
+    add("--quick", action="store_true", help="four images, few modes and networks: ten minutes")
+    add("--images", metavar="A,B", help="only these (default: all of the catalogue)")
+    add("--modes", metavar="A,B", help="only these (default: all whose tools are there)")
+    add("--networks", metavar="A,B", help=f"only these (default: {','.join(NETWORKS)})")
+    add("--runs", type=int, metavar="N", help="starts of each kind (default 5, quick 3)")
+    add(
+        "--reads",
+        type=int,
+        metavar="N",
+        help="times each tree is read through (default 2, quick 0)",
+    )
+    add("--json", type=Path, metavar="FILE",
+        help="the record (default: bench.jsonl or bench-quick.jsonl in .cache/)")  # fmt: skip
+    add("--seed", type=int, metavar="N", help="of the order of runs (default: a new one)")
+    add("--fresh", action="store_true", help="begin anew, whatever was interrupted")
+    add("--compare", type=Path, metavar="OLD.json", help="say what has become slower since then")
+    add("--report", type=Path, metavar="FILE", help="measure nothing: report what is in FILE")
+    add("--charts", type=Path, metavar="DIR", help="draw the charts there")
+    add("--record", action="store_true", help="renew benchmarks/results/ and the README's chart")
+    add("--list", action="store_true", help="modes and networks, and why a mode is left out")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser().parse_args(words)
+    try:
+        if arguments.list:
+            return show_choices()
+        if arguments.report:
+            return report(load(arguments.report), arguments, failed=0)
+        if arguments.compare:
+            load(arguments.compare)  # before hours are spent
+        return run(arguments, words)
+    except (LookupError, ValueError, OSError) as error:
+        print(
+            f"bench: {error.args[-1] if isinstance(error, LookupError) else error}", file=sys.stderr
+        )
+        return 2
+
+
+def show_choices() -> int:
+    for mode in all_modes(CACHE).values():
+        print(f"{mode.name:20}{mode.missing() or 'can be measured'}")
+    for network in NETWORKS.values():
+        print(f"{network.name:20}{network.text}")
+    return 0
+
+
+def run(arguments: argparse.Namespace, words: list[str]) -> int:
+    networks = chosen_networks(arguments)
+    recipes = chosen(arguments.images, quick=arguments.quick and not arguments.images)
+    modes = chosen_modes(arguments)
+    # Built outside: it needs the way to the mirrors. Inside, all of it is found in the cache.
+    subjects = [Subject(recipe, cached_image(recipe, CACHE / "images", say)) for recipe in recipes]
+    isolate("benchmarks", words, network=True)
+    runs = arguments.runs or (3 if arguments.quick else 5)
+    reads = (0 if arguments.quick else 2) if arguments.reads is None else arguments.reads
+    asked = Asked(subjects, modes, networks, runs, reads)
+    records = open_records(arguments, asked)
+    failed = measure(asked, records, CACHE)
+    if not failed:
+        records.add("end")
+    return report(records, arguments, failed)
+
+
+def open_records(arguments: argparse.Namespace, asked: Asked) -> Records:
+    path = arguments.json or CACHE / ("bench-quick.jsonl" if arguments.quick else "bench.jsonl")
+    if arguments.fresh:
+        path.unlink(missing_ok=True)
+    seed = random.randrange(1 << 30) if arguments.seed is None else arguments.seed
+    head = {
+        "asked": {
+            "images": [subject.layout.name for subject in asked.subjects],
+            "modes": [mode.name for mode in asked.modes],
+            "networks": [network.name for network in asked.networks],
+            "runs": asked.runs,
+            "reads": asked.reads,
+            "seed": arguments.seed,
+            "commit": machine.commit(),
+        },
+        "seed": seed,
+        **machine.description(),
+    }
+    records, resumed = resume_or_begin(path, head)
+    say(f"{'going on with' if resumed else 'writing'} {path}")
+    return records
+
+
+def chosen_modes(arguments: argparse.Namespace) -> list[Mode]:
+    """The modes that can be measured; says which cannot. LookupError for one that is not known."""
+    known = all_modes(CACHE)
+    wanted = _names(arguments.modes, QUICK_MODES if arguments.quick else tuple(known), tuple(known))
+    modes = []
+    for name in wanted:
+        if reason := known[name].missing():
+            say(f"without {name}: {reason}")
+        else:
+            modes.append(known[name])
+    return modes
+
+
+def chosen_networks(arguments: argparse.Namespace) -> list[Network]:
+    usual = QUICK_NETWORKS if arguments.quick else tuple(NETWORKS)
+    return [NETWORKS[name] for name in _names(arguments.networks, usual, tuple(NETWORKS))]
+
+
+def _names(text: str | None, usual: tuple[str, ...], known: tuple[str, ...]) -> list[str]:
+    names = [word.strip() for word in text.split(",")] if text else list(usual)
+    for name in names:
+        if name not in known:
+            raise LookupError(f"no {name!r}; there are {', '.join(known)}")
+    return names
+
+
+def report(records: Records, arguments: argparse.Namespace, failed: int) -> int:
+    """Print the tables, draw what is wanted, compare; the exit code."""
+    from benchmarks.suite import compare, tables
+
+    print(f"\n{tables.markdown(records)}")
+    if arguments.charts:
+        from benchmarks.suite.charts import draw_all
+
+        arguments.charts.mkdir(parents=True, exist_ok=True)
+        draw_all(records, arguments.charts)
+    slower = False
+    if arguments.compare:
+        changes = compare.changes(load(arguments.compare), records)
+        print(f"\n{compare.markdown(changes)}")
+        slower = any(change.slower for change in changes)
+    if arguments.record:
+        from benchmarks.suite.results import write_results
+
+        write_results(records, REPOSITORY)
+    if failed:
+        print(f"bench: {failed} runs failed; the same command tries them again", file=sys.stderr)
+    return 1 if failed or slower else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

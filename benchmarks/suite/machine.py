@@ -1,0 +1,66 @@
+"""Where and by what is measured: processors, kernel, versions of the tools, commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+_TOOLS = {
+    "containerd": ["containerd", "--version"],
+    "runc": ["runc", "--version"],
+    "podman": ["podman", "--version"],
+    "docker-registry": ["docker-registry", "--version"],
+    "ctr-remote": ["dpkg-query", "--show", "--showformat", "${Version}", "stargz-snapshotter"],
+}
+_VERSION = re.compile(r"\d+(?:\.\d+)+[\w.+~-]*")
+_STARGZ = re.compile(r"containerd/stargz-snapshotter v(\S+)")
+
+
+def commit() -> str:
+    """`git describe` of this tree; "unknown" where it is no checkout."""
+    done = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def description() -> dict[str, object]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "commit": commit(),
+        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "memory_bytes": memory,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "unpigz": shutil.which("unpigz") is not None,  # containerd unpacks with it
+        "versions": _versions(),
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name, command in _TOOLS.items():
+        if shutil.which(command[0]):
+            done = subprocess.run(command, capture_output=True, text=True)
+            if match := _VERSION.search(done.stdout):
+                found[name] = match[0]
+    module = Path(__file__).parents[1] / "stargz/go.mod"
+    if match := _STARGZ.search(module.read_text()):
+        found["stargz-snapshotter"] = match[1]
+    return found

@@ -1,0 +1,109 @@
+"""The file of a measurement: JSON lines, each written when what it tells is done.
+
+The first line, "head", says what was asked for, and where and by what it was measured.
+"format" lines tell of conversions, "run" lines of runs, "failure" lines of what went
+wrong, and "end" that nothing is missing. A file without an end is gone on with by who
+asks for the same; a last line that is not whole is cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Line = dict[str, Any]
+
+
+class Key(NamedTuple):
+    """Which run: what was done, of which image, by which mode, over which network, and when."""
+
+    kind: str
+    image: str
+    mode: str
+    network: str
+    repeat: int
+
+
+def key_of(line: Mapping[str, Any]) -> Key:
+    return Key(*(line[name] for name in Key._fields))
+
+
+class Records:
+    """The lines of one measurement. `path` None: of one that is only read, or kept nowhere."""
+
+    def __init__(self, lines: list[Line], path: Path | None = None) -> None:
+        self.lines = lines
+        self._path = path
+
+    @property
+    def head(self) -> Line:
+        return self.lines[0]
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.lines[-1]["record"] == "end")
+
+    def of(self, record: str, **where: str) -> Iterator[Line]:
+        """Lines of one record type whose fields are as given."""
+        for line in self.lines:
+            if line["record"] == record and all(line.get(n) == v for n, v in where.items()):
+                yield line
+
+    def done(self) -> set[Key]:
+        return {key_of(line) for line in self.of("run")}
+
+    def add(self, record: str, **fields: object) -> Line:
+        """Write a line, so that it stays written."""
+        line: Line = {"record": record, **fields}
+        self.lines.append(line)
+        if self._path:
+            with self._path.open("a") as out:
+                out.write(json.dumps(line) + "\n")
+                out.flush()
+                os.fsync(out.fileno())
+        return line
+
+
+def load(path: Path) -> Records:
+    """ValueError names the line that is none, unless it is the last and not ended."""
+    text = path.read_text()
+    whole, _, _ = text.rpartition("\n")
+    lines = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            raise ValueError(f"{path}:{number}: not a line of JSON") from None
+    if not lines or lines[0].get("record") != "head":
+        raise ValueError(f"{path}: not the record of a measurement")
+    return Records(lines, path)
+
+
+def resume_or_begin(path: Path, head: Line) -> tuple[Records, bool]:
+    """The measurement that was interrupted, if the same was asked for; else a new one.
+
+    `head["asked"]` decides. What was there before is kept as FILE.before.
+    """
+    if path.exists():
+        try:
+            old = load(path)
+        except ValueError:
+            old = None
+        if old and not old.complete and old.head["asked"] == head["asked"]:
+            _cut(path)
+            return old, True
+        path.replace(path.with_name(path.name + ".before"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    records = Records([], path)
+    records.add("head", **head)
+    return records, False
+
+
+def _cut(path: Path) -> None:
+    """Leave whole lines only."""
+    data = path.read_bytes()
+    with path.open("rb+") as file:
+        file.truncate(data.rfind(b"\n") + 1)

@@ -1,0 +1,164 @@
+"""What was measured, as Markdown tables of medians."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from benchmarks.suite.networks import NETWORKS
+from benchmarks.suite.records import Line, Records
+
+MOMENTS = (
+    "resolve",
+    "pull",
+    "image",
+    "create",
+    "root",
+    "executed",
+    "first output",
+    "ready",
+    "ended",
+)
+
+
+class Spread(NamedTuple):
+    """Of some samples."""
+
+    median: float
+    p95: float
+    runs: int
+
+
+def spread(samples: Sequence[float]) -> Spread:
+    """The 95th percentile is interpolated between samples; of one sample it is that."""
+    ordered = sorted(samples)
+    place = 0.95 * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    p95 = ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+    return Spread(statistics.median(ordered), p95, len(ordered))
+
+
+def values(lines: Iterable[Line], *path: str) -> list[float]:
+    """The figure at `path` of each line that has it."""
+    found = []
+    for line in lines:
+        value: Any = line
+        for name in path:
+            value = value.get(name, {})
+        if isinstance(value, int | float):
+            found.append(float(value))
+    return found
+
+
+def median(lines: Iterable[Line], *path: str) -> float | None:
+    samples = values(lines, *path)
+    return statistics.median(samples) if samples else None
+
+
+def names(records: Records, field: str) -> list[str]:
+    """The images, modes or networks that there are runs of, as they were asked for."""
+    there = {line[field] for line in records.of("run")}
+    order = records.head["asked"][f"{field}s"]
+    known = [name for name in order if name in there]
+    return known + sorted(there - set(known))
+
+
+def image_bytes(records: Records, image: str, form: str = "plain") -> float:
+    return median(records.of("format", image=image, format=form), "bytes") or 0.0
+
+
+def markdown(records: Records) -> str:
+    """All tables, and where they come from."""
+    parts = []
+    for network in names(records, "network"):
+        title = f"### From nothing to ready, {NETWORKS[network].text}"
+        parts += [title, _starts(records, network)]
+    if any(records.of("run", kind="read")):
+        for network in names(records, "network"):
+            parts += [
+                f"### Reading all of the image, {NETWORKS[network].text}",
+                _reads(records, network),
+            ]
+    parts += ["### Conversion", _conversions(records), f"({source(records)})"]
+    return "\n\n".join(parts)
+
+
+def source(records: Records) -> str:
+    """One line about the measurement."""
+    head = records.head
+    versions = ", ".join(f"{name} {version}" for name, version in head["versions"].items())
+    return (
+        f"{head['cores']} cores, {head['memory_bytes'] / 2**30:.0f} GiB, Linux {head['kernel']}, "
+        f"Python {head['python']}, {versions}; {head['date'][:10]}, commit {head['commit']}, "
+        f"seed {head['seed']}; caches empty and page cache dropped before each run"
+    )
+
+
+def _table(columns: Sequence[str], left: int, rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(columns) + " |"]
+    lines.append("|" + "---|" * left + "---:|" * (len(columns) - left))
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _starts(records: Records, network: str) -> str:
+    columns = ["image", "mode", "ready s", "p95", "of OCI", *MOMENTS[:-2], "MB", "wire MB",
+               "requests", "MB at end", "CPU s", "memory MB", "runs"]  # fmt: skip
+    rows = []
+    for image in names(records, "image"):
+        eager = median(_of(records, "start", image, "oci-containerd", network), "seconds", "ready")
+        for mode in names(records, "mode"):
+            lines = _of(records, "start", image, mode, network)
+            if not lines:
+                continue
+            ready = spread(values(lines, "seconds", "ready"))
+            row = [image, mode, f"{ready.median:.2f}", f"{ready.p95:.2f}"]
+            row.append(f"{ready.median / eager:.2f}" if eager else "")
+            row += [_figure(median(lines, "seconds", name), 1, 2) for name in MOMENTS[:-2]]
+            row += [_figure(median(lines, "at_ready", "fetched_bytes"), 1e6, 1),
+                    _figure(median(lines, "at_ready", "wire_bytes"), 1e6, 1),
+                    _figure(median(lines, "at_ready", "requests"), 1, 0),
+                    _figure(median(lines, "at_end", "fetched_bytes"), 1e6, 1),
+                    _figure(median(lines, "at_ready", "cpu_seconds"), 1, 2),
+                    _figure(median(lines, "at_ready", "peak_memory"), 1e6, 0),
+                    str(ready.runs)]  # fmt: skip
+            rows.append(row)
+    return _table(columns, 2, rows)
+
+
+def _reads(records: Records, network: str) -> str:
+    columns = ["image", "mode", "read s", "of OCI", "MB", "requests", "CPU s", "runs"]
+    rows = []
+    for image in names(records, "image"):
+        eager = median(_of(records, "read", image, "oci-containerd", network), "seconds", "read")
+        for mode in names(records, "mode"):
+            lines = _of(records, "read", image, mode, network)
+            taken = median(lines, "seconds", "read")
+            if taken is None:
+                continue
+            rows.append(
+                [image, mode, f"{taken:.2f}", f"{taken / eager:.2f}" if eager else "",
+                 _figure(median(lines, "at_ready", "fetched_bytes"), 1e6, 1),
+                 _figure(median(lines, "at_ready", "requests"), 1, 0),
+                 _figure(median(lines, "at_ready", "cpu_seconds"), 1, 2), str(len(lines))]
+            )  # fmt: skip
+    return _table(columns, 2, rows)
+
+
+def _conversions(records: Records) -> str:
+    rows = [
+        [line["image"], line["format"], f"{line['seconds']:.1f}", f"{line['bytes'] / 1e6:.1f}",
+         f"{line['bytes'] / (image_bytes(records, line['image']) or line['bytes']):.2f}"]
+        for line in records.of("format")
+    ]  # fmt: skip
+    return _table(["image", "format", "seconds", "MB", "of OCI"], 2, rows)
+
+
+def _of(records: Records, kind: str, image: str, mode: str, network: str) -> list[Line]:
+    return list(records.of("run", kind=kind, image=image, mode=mode, network=network))
+
+
+def _figure(value: float | None, unit: float, digits: int) -> str:
+    return "" if value is None else f"{value / unit:.{digits}f}"

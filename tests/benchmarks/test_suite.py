@@ -1,0 +1,100 @@
+"""What is measured and in which order; and one small measurement from end to end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.images.catalogue.languages import FLASK, PYTHON
+from benchmarks.images.catalogue.systems import BUSYBOX
+from benchmarks.suite.cli import parser
+from benchmarks.suite.networks import NETWORKS
+from benchmarks.suite.run import awaited
+from benchmarks.suite.subject import Subject
+from benchmarks.suite.suite import Asked, all_modes, keys
+from nydusify.readiness import Line
+from tests.conftest import REPOSITORY, programs_missing
+
+
+def asked(*modes: str) -> Asked:
+    known = all_modes(Path("/nowhere"))
+    subjects = [Subject(BUSYBOX, Path("/nowhere"))]
+    networks = [NETWORKS["loopback"], NETWORKS["20mbit"]]
+    return Asked(subjects, [known[name] for name in modes], networks, runs=3, reads=1)
+
+
+def test_every_run_has_its_turn_once() -> None:
+    what = asked("oci-containerd", "nydus", "native")
+    found = keys(what, what.subjects[0], seed=1)
+    assert len(found) == len(set(found)) == 2 * 2 * (3 + 2) + 3
+    assert {key.network for key in found if key.mode == "native"} == {"loopback"}
+
+
+def test_order_is_random_and_comes_from_the_seed() -> None:
+    what = asked("oci-containerd", "nydus")
+    subject = what.subjects[0]
+    assert keys(what, subject, 1) == keys(what, subject, 1)
+    assert keys(what, subject, 1) != keys(what, subject, 2) != sorted(keys(what, subject, 2))
+
+
+def test_whole_command_line_is_made_of_the_image_and_the_run() -> None:
+    assert Subject(FLASK, Path("/nowhere")).command() == ["python3", "/opt/app/main.py"]
+    assert Subject(PYTHON, Path("/nowhere")).command() == ["python", "-"]
+
+
+def test_program_that_ends_is_ready_when_it_has_spoken() -> None:
+    assert awaited(BUSYBOX.run) == Line("^hello$")
+    assert awaited(FLASK.run) == FLASK.run.ready
+
+
+def test_mode_without_tools_is_left_out_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    modes = all_modes(Path("/nowhere"))
+    assert "containerd-stargz-grpc" in modes["estargz"].missing()
+    assert modes["oci-podman"].missing() == "no podman, conmon, runc on the PATH"
+    assert modes["nydus"].missing() == ""
+
+
+@pytest.mark.parametrize("option", ["--images", "--modes", "--networks"])
+def test_unknown_names_are_refused(option: str) -> None:
+    command = [sys.executable, "-m", "benchmarks", option, "nothing"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("bench: no ")
+    assert "'nothing'" in done.stderr
+
+
+def test_help_names_what_there_is() -> None:
+    assert "loopback,1gbit,100mbit,20mbit" in parser().format_help()
+
+
+@pytest.mark.root
+@pytest.mark.fuse
+@pytest.mark.overlay
+@pytest.mark.registry
+@pytest.mark.skipif(bool(programs_missing("mmdebstrap")), reason="mmdebstrap not installed")
+def test_small_measurement_is_recorded_and_not_done_twice(tmp_path: Path) -> None:
+    record = tmp_path / "bench.jsonl"
+    command = [sys.executable, "-m", "benchmarks", "--images", "busybox", "--modes", "nydus",
+               "--networks", "loopback", "--runs", "2", "--reads", "0",
+               "--json", str(record)]  # fmt: skip
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    assert [line["record"] for line in lines] == ["head", "format", "format", "run", "run", "end"]
+    run = lines[3]
+    assert 0 < run["seconds"]["image"] < run["seconds"]["executed"] < run["seconds"]["ready"]
+    assert run["at_ready"]["requests"] > 0
+    assert 0 < run["at_ready"]["fetched_bytes"] <= run["at_ready"]["wire_bytes"]
+    assert run["at_ready"]["cpu_seconds"] > 0
+    assert "| busybox | nydus |" in done.stdout
+    record.write_text("".join(json.dumps(line) + "\n" for line in lines[:4]))
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    again = [json.loads(line) for line in record.read_text().splitlines()]
+    assert again[:4] == lines[:4]
+    assert [line["record"] for line in again[4:]] == ["run", "end"]

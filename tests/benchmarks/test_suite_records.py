@@ -1,0 +1,58 @@
+"""A measurement is written line by line, and gone on with where it was cut off."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.suite.records import Key, load, resume_or_begin
+
+HEAD = {"asked": {"images": ["a"], "runs": 2}, "seed": 5}
+RUN = Key("start", "a", "nydus", "loopback", 0)
+
+
+def test_interrupted_measurement_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "bench.jsonl"
+    records, resumed = resume_or_begin(path, HEAD)
+    records.add("run", **RUN._asdict(), seconds={"ready": 1.0})
+    assert not resumed
+    with path.open("a") as file:
+        file.write('{"record": "run", "ki')  # killed while it wrote
+    again, resumed = resume_or_begin(path, {**HEAD, "seed": 6})
+    assert resumed
+    assert again.head["seed"] == 5
+    assert again.done() == {RUN}
+    again.add("end")
+    assert [json.loads(line)["record"] for line in path.read_text().splitlines()] == [
+        "head", "run", "end",
+    ]  # fmt: skip
+
+
+def test_a_failure_is_tried_again(tmp_path: Path) -> None:
+    records, _ = resume_or_begin(tmp_path / "bench.jsonl", HEAD)
+    records.add("failure", **RUN._asdict(), error="no")
+    assert load(tmp_path / "bench.jsonl").done() == set()
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_another_question_begins_anew(tmp_path: Path, complete: bool) -> None:
+    path = tmp_path / "bench.jsonl"
+    records, _ = resume_or_begin(path, HEAD)
+    if complete:
+        records.add("end")
+    head = HEAD if complete else {**HEAD, "asked": {"images": ["b"], "runs": 2}}
+    kept = path.read_text()
+    _, resumed = resume_or_begin(path, head)
+    assert not resumed
+    assert load(path).lines == [{"record": "head", **head}]
+    assert (tmp_path / "bench.jsonl.before").read_text() == kept
+
+
+@pytest.mark.parametrize("text", ["", "x\n", '{"record": "run"}\n', '{"record": "head"}\n\n{}\n'])
+def test_what_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"old\.json"):
+        load(path)

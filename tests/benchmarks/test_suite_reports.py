@@ -1,0 +1,91 @@
+"""Tables, comparisons and charts of a measurement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks.suite.compare import changes, markdown
+from benchmarks.suite.crossover import share_where_eager_wins
+from benchmarks.suite.tables import markdown as tables
+from benchmarks.suite.tables import spread
+from tests.benchmarks.measurement import measurement, scattered
+
+
+def test_percentile_lies_between_samples() -> None:
+    found = spread([5.0, 1.0, 2.0, 3.0, 4.0])
+    assert (found.median, found.runs) == (3.0, 5)
+    assert found.p95 == pytest.approx(4.8)
+    assert spread([2.0]) == (2.0, 2.0, 1)
+
+
+def test_table_has_medians_and_their_ratio() -> None:
+    text = tables(measurement([10.0, 8.0, 9.0], [2.0, 1.0, 3.6]))
+    row = next(line for line in text.splitlines() if line.startswith("| python | nydus | 2.00"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[2:5] == ["2.00", "3.44", "0.22"]
+    assert "| python | nydus | 2.0 | 60.0 | 1.20 |" in text
+    assert "commit abc" in text
+
+
+def test_slower_is_what_is_beyond_the_spread() -> None:
+    old = measurement([10.0, 10.2, 10.4], [1.0, 1.1, 1.2])
+    new = measurement([10.1, 10.3, 12.0], [2.0, 2.1, 2.2])
+    found = changes(old, new)
+    assert [(change.mode, change.slower) for change in found] == [
+        ("nydus", True), ("oci-containerd", False),
+    ]  # fmt: skip
+    assert found[0].ratio == pytest.approx(2.1 / 1.1)
+    assert "| slower: start | python | nydus | 100mbit | 1.10 | 2.10 | 1.91 |" in markdown(found)
+    assert not any(change.slower for change in changes(new, old))
+    assert any(change.faster for change in changes(new, old))
+
+
+def test_nothing_in_common_is_said() -> None:
+    assert changes(measurement([1.0], [1.0]), measurement([1.0], [1.0], "loopback")) == []
+    assert "nothing in common" in markdown([])
+
+
+def test_crossover_is_interpolated() -> None:
+    records = measurement([1.0], [1.0])
+    scattered(records, "oci-containerd", {"0.25": 10.0, "0.50": 11.0, "0.75": 12.0})
+    scattered(records, "nydus", {"0.25": 4.0, "0.50": 8.0, "0.75": 15.0})
+    share = share_where_eager_wins(records, "python", "nydus", "100mbit")
+    assert share == pytest.approx(0.5 + 0.25 * 3 / 6)
+    assert share_where_eager_wins(records, "python", "oci-containerd", "100mbit") is None
+    assert share_where_eager_wins(records, "redis", "nydus", "100mbit") is None
+
+
+def test_lazy_that_always_wins_has_no_crossover() -> None:
+    records = measurement([1.0], [1.0])
+    scattered(records, "oci-containerd", {"0.50": 10.0, "1.00": 11.0})
+    scattered(records, "nydus", {"0.50": 4.0, "1.00": 10.0})
+    assert share_where_eager_wins(records, "python", "nydus", "100mbit") == 1.0
+
+
+def test_charts_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed; ./dev bench does it")
+    from benchmarks.suite.charts import draw_all
+    from benchmarks.suite.results import with_headline
+
+    records = measurement([10.0], [2.0])
+    scattered(records, "nydus", {"0.50": 4.0, "1.00": 10.0})
+    drawn = draw_all(records, tmp_path)
+    assert [path.name for path in drawn] == ["startup.svg", "bytes.svg", "crossover.svg"]
+    for path in drawn:
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+    first = drawn[0].read_bytes()
+    assert draw_all(records, tmp_path)[0].read_bytes() == first
+    with pytest.raises(ValueError, match="no block"):
+        with_headline("# lazyrun\n", records)
+    begin, end = (
+        "<!-- written by ./dev bench --record -->",
+        "<!-- end of what ./dev bench wrote -->",
+    )
+    text = f"a\n{begin}\nold\n{end}\nz"
+    renewed = with_headline(text, records)
+    assert "old" not in renewed
+    assert renewed.endswith(f"{end}\nz")
+    assert with_headline(renewed, records) == renewed
