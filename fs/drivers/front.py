@@ -34,6 +34,8 @@ _BURST = 64
 #: Who asks in sequence asks again at once: so long (seconds) the next request is waited
 #: for here, which costs less than a turn of the scheduler.
 _LINGER = 0.0001
+#: select(2), the only call with so short a patience, takes no higher descriptors.
+_SELECTABLE = 1024
 _NOTHING_YET = (errno.EAGAIN, errno.EINTR, errno.ENOENT)
 _OVER = (errno.ENODEV, errno.ECONNABORTED)
 _HEADER = wire.IN_HEADER.size
@@ -116,7 +118,7 @@ class Front:
 
     def _is_worth_waiting(self) -> bool:
         """Whether another request came while nothing else was to be done."""
-        if not self._reads.are_idle:
+        if not self._reads.are_idle or self._descriptor >= _SELECTABLE:
             return False
         return bool(select.select((self._descriptor,), (), (), _LINGER)[0])
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import resource
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -67,7 +69,7 @@ def _nobody(number: int) -> Image:
 
 
 @asynccontextmanager
-async def _session(offered: int = _ALL) -> AsyncIterator[tuple[Client, Instances]]:
+async def _session(offered: int = _ALL, number: int = 0) -> AsyncIterator[tuple[Client, Instances]]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     instances = Instances()
@@ -79,7 +81,9 @@ async def _session(offered: int = _ALL) -> AsyncIterator[tuple[Client, Instances
     init = wire.IN_HEADER.pack(size, wire.INIT, wire.NO_REQUEST, 0, 0, 0, 0, 0, 0) + body
     with trio.fail_after(10), ours:
         async with trio.open_nursery() as nursery:
-            await nursery.start(session.serve, theirs.detach(), init, False)
+            descriptor = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, number)
+            theirs.close()
+            await nursery.start(session.serve, descriptor, init, False)
             yield client, instances
             ours.shutdown(socket.SHUT_RDWR)
             await session.ended.wait()
@@ -165,6 +169,20 @@ def test_kernel_that_insists_on_opening() -> None:
 
 def test_what_libfuse_answers_has_its_turn() -> None:
     trio.run(_many_at_once)
+
+
+def test_connection_with_a_high_number() -> None:
+    async def run() -> None:
+        async with _session(number=1500) as (client, _):
+            assert await client.is_served()
+            assert await client.is_served()
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000), hard))
+    try:
+        trio.run(run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_top_directory_tells_when_it_changed() -> None:
