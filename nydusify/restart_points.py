@@ -75,7 +75,7 @@ def gzip_points(path: Path, size: int) -> Iterator[RestartPoints]:
         ) as file:
             file.build_full_index()
             file.export_index(filename=str(index))
-    except (indexed_gzip.ZranError, indexed_gzip.CrcError, OSError, EOFError) as error:
+    except (OSError, EOFError) as error:
         raise FormatError(f"layer does not decompress: {error}", str(path)) from error
     with local_errors(index):
         with index.open("rb") as file:

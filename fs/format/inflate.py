@@ -80,6 +80,8 @@ def inflate(data: Data, size: int, dictionary: Data, byte: int, bits: int, where
     `byte` and `bits` are those of `contexts.ZranContext`. Whatever `data` claims, no more than
     `size` bytes are allocated.
     """
+    if not size:
+        return b""
     try:
         return _inflate(data, size, dictionary, byte, bits, where)
     except GZIP_ERROR as error:
