@@ -17,6 +17,7 @@ from fs.format.tree import HOLE, Chunk, Node
 from fs.format.walk import load_tree, walk
 from fs.format.writer import BootstrapOptions, write_bootstrap
 from nydusify.layer import Layer
+from nydusify.merge import apply
 from nydusify.output import new_file
 
 _OPAQUE_XATTR = b"trusted.overlay.opaque"
@@ -64,6 +65,22 @@ class Stack:
                 if chunk.blob_index != HOLE and chunk not in known:
                     known[chunk] = changed(chunk)
             node.chunks = [known.get(chunk, chunk) for chunk in node.chunks]
+
+    def add_layer(self, layer: Layer, blobs: Sequence[BlobRecord]) -> None:
+        """Put a layer on top, whose chunks refer to `blobs`; those come after the stack's."""
+        first = len(self.blobs)
+        for node in inodes(layer.root):
+            if node.chunks:
+                node.chunks = [
+                    chunk
+                    if chunk.blob_index == HOLE
+                    else chunk._replace(blob_index=chunk.blob_index + first)
+                    for chunk in node.chunks
+                ]
+        apply(self.root, layer)
+        for place, blob in enumerate(blobs, first):
+            blob.index = place
+            self.blobs.append(blob)
 
     def drop_unused(self) -> list[BlobRecord]:
         """Leave out blobs that no file has a chunk of; returns them."""

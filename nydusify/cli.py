@@ -27,6 +27,7 @@ COMMANDS = (
     Command("convert", "nydusify.convert", "convert an image to a Nydus image"),
     Command("check", "nydusify.verbs.check", "check a Nydus image, and compare it with its source"),
     Command("chunkdict", "nydusify.verbs.chunkdict", "make a chunk dictionary of several images"),
+    Command("commit", "nydusify.verbs.commit", "make an image of what a container has written"),
     Command("compact", "nydusify.verbs.compact", "rewrite blobs that are mostly unused"),
     Command("copy", "nydusify.verbs.copy", "copy an image between registries, layouts, archives"),
     Command("export", "nydusify.verbs.export", "write an image as one disk image"),

@@ -177,6 +177,7 @@ def _mount_root(
     make_init_layer(store, init, image, root, directories, files)
     store.prepare(record.id, init)
     layers: Layers = store.layers(record.id)
+    record.save(upper=layers.upper)
     mount_layers(layers, root, nodev=True, volatile=bool(record.state["remove"]))
 
 

@@ -1,0 +1,134 @@
+"""What a container has written, as one more layer of the image that it runs.
+
+A running container goes on meanwhile: what it writes while it is read may or may not be in
+the new image. The image's blobs are not touched, and not sent where the target has them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fs.format.blobtable import Digester
+from fs.format.errors import FormatError, NotFoundError, UsageError
+from fs.registry.manifest import find_bootstrap_layer
+from fs.registry.store import StoreOptions, open_writer
+from nydusify.bootstraps import Stack
+from nydusify.opened import ImagePlace, OpenedImage, open_image
+from nydusify.options import ConvertOptions
+from nydusify.report import Progress
+from nydusify.republishing import republish
+from nydusify.upper import convert_upper
+from nydusify.workplace import workplace
+
+COMMITS_ANNOTATION = "containerd.io/snapshot/nydus-commit-blobs"
+MAXIMUM_TIMES = 400
+
+
+@dataclass(frozen=True)
+class Container:
+    """The image that a container runs, and the directory that holds what it wrote."""
+
+    image: str
+    upper: Path
+
+
+@dataclass(frozen=True)
+class Committed:
+    """`blob` is the new layer's digest, "" if the container wrote no file with content."""
+
+    source: str
+    target: str
+    target_digest: str
+    blob: str
+    blob_size: int
+    target_size: int
+    pushed: int
+    seconds: float
+
+
+def find_container(name: str, root: str | None) -> Container:
+    """What `lazyrun ps` tells of a container, by its name or identifier. NotFoundError."""
+    from nydusify.recording import lazyrun
+
+    command = [lazyrun(), "ps", "--all", "--json", *(["--root", root] if root else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotFoundError(f"lazyrun ps: {done.stderr.strip().splitlines()[-1:] or 'failed'}")
+    states: list[dict[str, Any]] = json.loads(done.stdout)
+    found = [each for each in states if name == each["name"] or each["id"].startswith(name)]
+    if not found:
+        raise NotFoundError(f"{name}: no such container")
+    if len(found) > 1:
+        raise UsageError(f"{name}: several containers are called so")
+    upper = found[0].get("upper")
+    if not upper:
+        raise NotFoundError(f"{name}: nobody noted where what it writes is kept")
+    return Container(found[0]["image"], Path(upper))
+
+
+def commit(
+    container: Container,
+    target: str,
+    source: ImagePlace,
+    target_store: StoreOptions,
+    progress: Progress,
+    *,
+    maximum_times: int = MAXIMUM_TIMES,
+    work_dir: Path | None = None,
+) -> Committed:
+    """Publish `source` with the container's writes on top."""
+    started = time.monotonic()
+    with (
+        closing(open_writer(target, target_store)) as writer,
+        workplace(work_dir) as work,
+        open_image(source, work) as opened,
+    ):
+        writer.check()
+        commits = _commits(opened)
+        if len(commits) >= maximum_times:
+            raise UsageError(f"{opened.name}: was committed {len(commits)} times already")
+        stack = Stack.of(opened.bootstrap)
+        if stack.options.digester != Digester.BLAKE3:
+            raise FormatError("its chunks are not digested with BLAKE3", opened.name)
+        options = ConvertOptions(
+            "", "", compressor=stack.options.compressor, chunk_size=stack.options.chunk_size
+        )
+        upper = convert_upper(container.upper, "overlayfs", options, work, progress)
+        stack.add_layer(upper.layer, [blob.record for blob in upper.blobs])
+        stack.drop_unused()
+        commits += [f"sha256:{blob.record.blob_id}" for blob in upper.blobs]
+        done = republish(
+            opened,
+            stack,
+            upper.blobs,
+            writer,
+            work,
+            progress,
+            comment="Nydus committed layer",
+            annotations={COMMITS_ANNOTATION: ",".join(commits)},
+        )
+        blob = upper.blobs[0].record if upper.blobs else None
+        return Committed(
+            opened.name,
+            writer.name,
+            done.manifest.digest,
+            f"sha256:{blob.blob_id}" if blob else "",
+            blob.compressed_size if blob else 0,
+            done.size,
+            done.pushed,
+            round(time.monotonic() - started, 3),
+        )
+
+
+def _commits(opened: OpenedImage) -> list[str]:
+    """The blobs of earlier commits, as the bootstrap layer tells."""
+    assert opened.image is not None
+    layer = find_bootstrap_layer(opened.image.manifest)
+    told = layer.annotations.get(COMMITS_ANNOTATION, "") if layer else ""
+    return [each for each in told.split(",") if each]
