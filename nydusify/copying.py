@@ -143,7 +143,7 @@ class _Copy:
         for blob in (*document.layers, document.config):
             if not (blob.urls and is_foreign(blob.media_type)):
                 self._blobs[blob.digest] = blob
-        for layer in referred_layers(document, self._reader):
+        for layer in referred_layers(document.layers, self._reader):
             self._blobs[layer.digest] = layer
 
     def _copy_blobs(self) -> None:

@@ -35,7 +35,7 @@ from nydusify.workplace import workplace
 
 _DIRECTORY = b"chunkdict"
 #: Of such blobs chunks cannot be taken one by one.
-_UNUSABLE = BlobFeature.TARFS | BlobFeature.ZRAN | BlobFeature.ENCRYPTED
+_UNUSABLE = BlobFeature.TARFS | BlobFeature.SEPARATE | BlobFeature.ENCRYPTED
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from fs.format.bootstrap import Bootstrap
 from fs.format.errors import FormatError, PlainImageError, UsageError, local_errors
 from fs.image import map_bootstrap
 from fs.registry.descriptor import Descriptor
-from fs.registry.manifest import find_bootstrap_layer
+from fs.registry.manifest import NYDUS_REFERENCE_ANNOTATION, find_bootstrap_layer
 from fs.registry.platform import Platform
 from fs.registry.store import Image, ImageReader, StoreOptions, open_reader
 from fs.source import local_bootstrap
@@ -71,9 +71,12 @@ class OpenedImage:
 
     @cached_property
     def blob_layers(self) -> Mapping[str, Descriptor]:
-        """The layers of the manifest by the id of the blob that they are."""
-        layers = self.image.manifest.layers if self.image else []
-        return {layer.digest.removeprefix("sha256:"): layer for layer in layers}
+        """The manifest's layers by the id of the blob that they are, or have the metadata of."""
+        found = {}
+        for layer in self.image.manifest.layers if self.image else ():
+            blob = layer.annotations.get(NYDUS_REFERENCE_ANNOTATION, layer.digest)
+            found[blob.removeprefix("sha256:")] = layer
+        return found
 
     @contextmanager
     def contents(self, work: Path) -> Iterator[Contents]:

@@ -26,6 +26,7 @@ from fs.format.errors import FormatError, UsageError, local_errors
 from fs.format.tree import Chunk, Node
 from fs.format.walk import load_tree
 from fs.format.writer import BootstrapOptions, write_bootstrap
+from fs.registry.copying import referred_layers
 from fs.registry.descriptor import Descriptor, describe
 from fs.registry.manifest import NYDUS_BLOB_ANNOTATION, find_bootstrap_layer
 from fs.registry.mediatypes import NYDUS_BLOB, OCI_CONFIG, OCI_MANIFEST
@@ -198,18 +199,17 @@ def write_moved(moved: Moved, opened: OpenedImage, work: Path) -> BootstrapLayer
     with local_errors(path), path.open("wb") as out:
         write_bootstrap(moved.root, moved.records, options, out)
     blobs = [
-        Blob(opened.path, record, meta)
+        Blob(opened.path, record, _blob_meta(opened, record.blob_id))
         for record in moved.records[:-1]
-        if (meta := _blob_meta(opened, record.blob_id)) is not None
     ]
     return make_bootstrap_layer(path, [*blobs, moved.blob], work / "optimized.tar.gz")
 
 
-def _blob_meta(opened: OpenedImage, blob_id: str) -> bytes | None:
-    """The chunk information that came with the image, if it did."""
+def _blob_meta(opened: OpenedImage, blob_id: str) -> bytes:
+    """The chunk information that came with the image, empty if it did not."""
     path = opened.path.with_name(f"{blob_id}.blob.meta")
     with local_errors(path):
-        return path.read_bytes() if path.exists() else None
+        return path.read_bytes() if path.exists() else b""
 
 
 def publish_moved(
@@ -221,7 +221,7 @@ def publish_moved(
         raise UsageError(f"{opened.name}: a bare bootstrap; name the whole image")
     old = find_bootstrap_layer(image.manifest)
     kept = [each for each in image.manifest.layers if each is not old]
-    for each in kept:
+    for each in (*kept, *referred_layers(kept, reader)):
         _copy(reader, writer, each, say)
     startup = _startup_layer(moved.blob)
     say.step("pushing the start-up blob", startup.size)

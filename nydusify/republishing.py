@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fs.format.errors import UsageError, local_errors
-from fs.registry.copying import copy_blob
+from fs.registry.copying import copy_blob, referred_layers
 from fs.registry.descriptor import Descriptor, describe
 from fs.registry.manifest import NYDUS_BLOB_ANNOTATION, find_bootstrap_layer
 from fs.registry.mediatypes import NYDUS_BLOB, OCI_CONFIG, OCI_MANIFEST
@@ -73,6 +73,8 @@ def republish(
             layer = opened.blob_layers[record.blob_id]
             progress.step(f"copying {layer.digest[:19]}", layer.size)
             copy_blob(layer, reader, writer, progress.advance)
+            for original in referred_layers([layer], reader):
+                copy_blob(original, reader, writer, progress.advance)
         else:  # kept elsewhere
             continue
         layers.append(layer)
@@ -98,9 +100,8 @@ def _bootstrap_layer(
             blobs.append(files[record.blob_id])
             continue
         meta = opened.path.with_name(f"{record.blob_id}.blob.meta")
-        if meta.exists():
-            with local_errors(meta):
-                blobs.append(Blob(opened.path, record, meta.read_bytes()))
+        with local_errors(meta):
+            blobs.append(Blob(opened.path, record, meta.read_bytes() if meta.exists() else b""))
     return make_bootstrap_layer(path, blobs, work / "new.tar.gz")
 
 

@@ -5,6 +5,7 @@ Everything is read verified and written verified. Nothing gets a tag here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 from fs.registry.descriptor import Descriptor
@@ -46,14 +47,14 @@ def copy_below(
     for blob in (*document.layers, document.config):
         if not (blob.urls and is_foreign(blob.media_type)):
             copy_blob(blob, reader, writer, progress)
-    for layer in referred_layers(document, reader):
+    for layer in referred_layers(document.layers, reader):
         copy_blob(layer, reader, writer, progress)
 
 
-def referred_layers(manifest: Manifest, reader: ImageReader) -> list[Descriptor]:
-    """The layers of other images that a Nydus image only has metadata of."""
+def referred_layers(layers: Iterable[Descriptor], reader: ImageReader) -> list[Descriptor]:
+    """The layers of other images that these layers of a Nydus image are the metadata of."""
     found = []
-    for metadata in manifest.layers:
+    for metadata in layers:
         digest = metadata.annotations.get(NYDUS_REFERENCE_ANNOTATION)
         if digest is not None:
             check_digest(digest, f"{reader.name}: {NYDUS_REFERENCE_ANNOTATION}")

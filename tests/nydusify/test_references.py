@@ -188,3 +188,14 @@ def test_report_says_what_was_made(tmp_path: Path) -> None:
         layer.digest for layer in layers[:-1]
     ]
     assert report["target_size"] < report["source_size"] / 5
+
+
+def test_a_start_up_set_goes_with_references(tmp_path: Path) -> None:
+    publish(f"oci:{tmp_path}/in:1", stack())
+    assert refer(f"oci:{tmp_path}/in:1", f"oci:{tmp_path}/out:1") == 0
+    wanted = tmp_path / "wanted"
+    wanted.write_text("/usr/f20\n/usr/f8\n")
+    places = ["--source", f"oci:{tmp_path}/out:1", "--target", f"oci:{tmp_path}/fast:1"]
+    assert main(["optimize", *places, "--prefetch-files", str(wanted)]) == 0
+    for place in ("out", "fast"):
+        assert main(["check", "--target", f"oci:{tmp_path}/{place}:1"]) == 0
