@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the startup suite, or a verb: `micro`, `startup`."""
+"""`python -m benchmarks`: the startup suite, or a verb: `micro`, `coverage`, `startup`."""
 
 import sys
 
@@ -6,6 +6,11 @@ if sys.argv[1:2] == ["micro"]:
     from benchmarks.micro.run import main
 
     sys.exit(main(sys.argv[2:]))
+
+if sys.argv[1:2] == ["coverage"]:
+    from benchmarks.coverage import main as coverage
+
+    sys.exit(coverage(sys.argv[2:]))
 
 if sys.argv[1:2] == ["startup"]:
     from benchmarks.startup import main as startup

@@ -17,13 +17,13 @@ from pathlib import Path
 from benchmarks.images.build import TAG, cached_image
 from benchmarks.images.catalogue.all import chosen
 from benchmarks.images.recipe import Recipe
-from benchmarks.images.start import run_options, start
+from benchmarks.images.start import recording, run_options, start
 from benchmarks.isolation import isolate, left_behind
 from benchmarks.measure import drop_caches, program, run_to_end
 from benchmarks.record import machine
 from benchmarks.services import Registry, registry
 from fs.registry.store import StoreOptions
-from nydusify.recording import Recording, record
+from nydusify.recording import record
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
 
@@ -83,11 +83,7 @@ def _starts(recipe: Recipe, image: Path, server: Registry, work: Path) -> list[S
     )
     trace = work / f"{recipe.name}.trace"
     with tempfile.TemporaryDirectory(dir=work) as name:
-        run = recipe.run
-        options = run_options(recipe)[2:]
-        stdin = run.stdin if run.kind == "stdin" else None
-        recording = Recording(run.ready, options=options, arguments=run.arguments, stdin=stdin)
-        record(nydus, StoreOptions(), recording, Path(name), trace)
+        record(nydus, StoreOptions(), recording(recipe), Path(name), trace)
     run_to_end(
         [program("nydusify"), "optimize", "--source", nydus, "--target", fast,
          "--trace", str(trace)]

@@ -1,7 +1,8 @@
 """What an image's start touches, found out by starting it: `lazyrun run` with a trace.
 
 The container runs with a cache of its own, which is empty, so that nothing that the start
-needs is missed. It is ended as soon as it is ready.
+needs is missed. It is ended as soon as it is ready. The tree is served by FUSE: through EROFS
+the kernel would also read what happens to lie behind the files in their blob.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def record(
     NotReadyError, and NotFoundError if there is no lazyrun.
     """
     command = [lazyrun(), "run", "--rm", "--interactive", "--root", str(work / "run")]
-    command += ["--trace", str(trace), *_access(store), *recording.options]
+    command += ["--driver", "fuse", "--trace", str(trace), *_access(store), *recording.options]
     command += [_absolute(source), *recording.arguments]
     script = recording.stdin
     with Program(command, script or b"", hold=script is None) as program:

@@ -169,7 +169,7 @@ class _Builder:
 
     def _fill(self, layer: Layer, tree: Tree) -> None:
         if layer.packages:
-            debian.install(tree.root, layer.packages, self._cache / "debs", self.epoch)
+            debian.install(tree.root, layer.packages, self._cache / "debs")
         if layer.wheels:
             debian.install_wheels(tree.root, layer.wheels)
         if layer.change:
@@ -183,7 +183,7 @@ class _Builder:
             yield None
             return
         with _overlay(work, [self._base().tree]) as merged:
-            debian.install(merged, layer.stage, self._cache / "debs", self.epoch)
+            debian.install(merged, layer.stage, self._cache / "debs")
             with debian.in_use(merged):
                 yield merged
 

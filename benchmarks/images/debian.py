@@ -42,7 +42,7 @@ def make_base(tree: Path, epoch: int) -> None:
     drop_leftovers(tree)
 
 
-def install(root: Path, packages: Sequence[str], debs: Path, epoch: int) -> None:
+def install(root: Path, packages: Sequence[str], debs: Path) -> None:
     """Install in the tree what is wanted without recommendations. `debs` keeps the packages."""
     (debs / "partial").mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as settings:
@@ -63,7 +63,6 @@ def install(root: Path, packages: Sequence[str], debs: Path, epoch: int) -> None
              "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold",
              "install", *packages],
             PATH="/usr/sbin:/usr/bin:/sbin:/bin",
-            SOURCE_DATE_EPOCH=str(epoch),
         )  # fmt: skip
     drop_leftovers(root)
 

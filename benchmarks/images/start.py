@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from benchmarks.images.recipe import Recipe
 from benchmarks.images.tree import APP
 from nydusify.readiness import Exit, Outcome, Program
+from nydusify.recording import Recording
 
 TIMEOUT = 300.0
 
@@ -19,6 +20,14 @@ def run_options(recipe: Recipe) -> list[str]:
     for name, target in recipe.run.mounts:
         options += ["--volume", f"{APP / recipe.name / name}:{target}:ro"]
     return options
+
+
+def recording(recipe: Recipe) -> Recording:
+    """The same for `nydusify.recording.record`."""
+    run = recipe.run
+    options = run_options(recipe)[2:]  # those that every recording has
+    stdin = run.stdin if run.kind == "stdin" else None
+    return Recording(run.ready, TIMEOUT, options, run.arguments, stdin)
 
 
 def start(

@@ -1,0 +1,164 @@
+"""`python -m benchmarks coverage`: how much of what a start reads is guessed, and what else.
+
+Each image is converted, started with a trace until it is ready, and its start guessed from its
+files. Bytes are those of whole chunks as stored, as they would be fetched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.images.build import TAG, cached_image
+from benchmarks.images.catalogue.all import chosen
+from benchmarks.images.recipe import Recipe
+from benchmarks.images.start import recording
+from benchmarks.isolation import isolate, left_behind
+from benchmarks.measure import program, run_to_end
+from benchmarks.record import machine
+from fs.format.bootstrap import Bootstrap
+from fs.registry.store import StoreOptions
+from fs.trace import Paths, Touch, read_trace
+from nydusify.opened import ImagePlace, OpenedImage, open_image
+from nydusify.recording import record
+from nydusify.startup.files import ImageFiles
+from nydusify.startup.guess import guess
+from nydusify.startup_set import Place, StartupSet
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache"
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Bytes as stored. `needed` were read until ready, `covered` of them were guessed."""
+
+    image: str
+    image_bytes: int
+    needed: int
+    guessed: int
+    covered: int
+
+    @property
+    def share(self) -> float:
+        return self.covered / self.needed if self.needed else 1.0
+
+    @property
+    def too_much(self) -> int:
+        """Guessed, but not needed."""
+        return self.guessed - self.covered
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m benchmarks coverage", description=__doc__)
+    top.formatter_class = argparse.RawDescriptionHelpFormatter
+    top.add_argument("--images", metavar="A,B", help="only these (default: all)")
+    top.add_argument("--quick", action="store_true", help="only a few")
+    top.add_argument("--details", type=int, metavar="N", help="also the N largest misses of each")
+    top.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    return top
+
+
+def main(argv: Sequence[str]) -> int:
+    arguments = parser().parse_args(argv)
+    recipes = chosen(arguments.images, quick=arguments.quick)
+    images = {each.name: cached_image(each, CACHE / "images", _say) for each in recipes}
+    isolate("benchmarks", ["coverage", *argv], network=True)
+    rows = []
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix="coverage-") as name:
+        for recipe in recipes:
+            _say(recipe.name)
+            work = Path(name) / recipe.name
+            work.mkdir()
+            rows.append(_measure(recipe, images[recipe.name], work, arguments.details))
+    if left := left_behind():
+        raise RuntimeError(f"processes were left behind: {left}")
+    print(table(rows))
+    if arguments.json:
+        document = {"machine": machine(), "coverage": [asdict(row) for row in rows]}
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"· {text}", file=sys.stderr, flush=True)
+
+
+def _measure(recipe: Recipe, image: Path, work: Path, details: int | None) -> Coverage:
+    place = f"oci:{work}/nydus:{TAG}"
+    run_to_end(
+        [program("nydusify"), "convert", "--source", f"oci:{image}:{TAG}", "--target", place]
+    )
+    record(place, StoreOptions(), recording(recipe), work, work / "trace")
+    heading, touches = read_trace(str(work / "trace"))
+    with open_image(ImagePlace(place), work) as opened:
+        needed = StartupSet(opened.bootstrap)
+        needed.add_touches(touches, heading.blobs, "trace")
+        guessed = _guessed(opened, work)
+        sizes = _stored_sizes(opened.bootstrap, [*needed, *guessed])
+        if details:
+            _show(opened.bootstrap, needed, guessed, sizes, details)
+        both = set(needed) & set(guessed)
+        whole = sum(blob.compressed_size for blob in opened.bootstrap.blobs)
+        total = (sum(sizes[place] for place in places) for places in (needed, guessed, both))
+        return Coverage(recipe.name, whole, *total)
+
+
+def _guessed(opened: OpenedImage, work: Path) -> StartupSet:
+    assert opened.image
+    found = StartupSet(opened.bootstrap)
+    with opened.contents(work) as contents:
+        for want in guess(ImageFiles(opened.bootstrap, contents.read), opened.image.config):
+            for offset, length in want.spans:
+                found.add_file(want.file.nid, offset, length)
+    return found
+
+
+def _stored_sizes(bootstrap: Bootstrap, places: Iterable[Place]) -> Mapping[Place, int]:
+    tables = {index: bootstrap.chunk_table(index) for index in range(len(bootstrap.blobs))}
+    sizes = {}
+    for place in places:
+        table = tables[place.blob_index]
+        sizes[place] = table.compressed_sizes[table.find(place.offset)]
+    return sizes
+
+
+def _show(
+    bootstrap: Bootstrap,
+    needed: StartupSet,
+    guessed: StartupSet,
+    sizes: Mapping[Place, int],
+    count: int,
+) -> None:
+    """The files with the most bytes that were missed, and that were too much."""
+    paths = Paths(bootstrap)
+    for title, places in (
+        ("missed", set(needed) - set(guessed)),
+        ("too much", set(guessed) - set(needed)),
+    ):
+        by_file: dict[str, int] = {}
+        for place in places:
+            names = paths.of(Touch(0, place.blob_index, place.offset, place.length, 0))
+            by_file[names[0]] = by_file.get(names[0], 0) + sizes[place]
+        ordered = sorted(by_file.items(), key=lambda each: -each[1])
+        print(f"{title}: {len(by_file)} files")
+        for name, size in ordered[:count]:
+            print(f"  {size / 1e3:10.1f} kB  {name}")
+
+
+def table(rows: Sequence[Coverage]) -> str:
+    lines = [
+        f"{'image':<12}{'image MB':>10}{'needed MB':>11}{'guessed MB':>12}{'covered':>9}"
+        f"{'missed MB':>11}{'too much MB':>13}"
+    ]
+    for row in rows:
+        lines.append(
+            f"{row.image:<12}{row.image_bytes / 1e6:>10.1f}{row.needed / 1e6:>11.2f}"
+            f"{row.guessed / 1e6:>12.2f}{row.share:>9.0%}"
+            f"{(row.needed - row.covered) / 1e6:>11.2f}{row.too_much / 1e6:>13.2f}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,154 @@
+"""The files of an image as its programs would see them: paths, links followed, bytes on demand."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from fs.format.bootstrap import Bootstrap
+
+#: nid, offset, length → bytes of a regular file.
+Read = Callable[[int, int, int], bytes]
+
+_MAX_LINKS = 40
+_BUFFER = 64 << 10
+
+
+class File(NamedTuple):
+    """A file or directory by its real path, in which no link is left."""
+
+    path: str
+    nid: int
+    mode: int
+    size: int
+
+    @property
+    def is_regular(self) -> bool:
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_program(self) -> bool:
+        return self.is_regular and bool(self.mode & 0o111)
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @property
+    def directory(self) -> str:
+        return self.path.rpartition("/")[0] or "/"
+
+
+class ImageFiles:
+    """The tree of a bootstrap. Paths are text as os.fsdecode makes it."""
+
+    def __init__(self, bootstrap: Bootstrap, read: Read) -> None:
+        self._bootstrap = bootstrap
+        self._read = read
+        self.find = lru_cache(1 << 16)(self._find)
+
+    def _find(self, path: str) -> File | None:
+        """What a program finds at an absolute path; None if there is nothing."""
+        todo = os.fsencode(path).split(b"/")[::-1]
+        nids, names = [self._bootstrap.root], [b""]
+        links = 0
+        while todo:
+            name = todo.pop()
+            if name in (b"", b"."):
+                continue
+            if name == b"..":
+                del nids[max(1, len(nids) - 1) :], names[max(1, len(names) - 1) :]
+                continue
+            if not stat.S_ISDIR(self._bootstrap.inode(nids[-1]).mode):
+                return None
+            nid = self._bootstrap.lookup(nids[-1], name)
+            if nid is None:
+                return None
+            if stat.S_ISLNK(self._bootstrap.inode(nid).mode):
+                links += 1
+                if links > _MAX_LINKS:
+                    return None
+                target = self._bootstrap.readlink(nid)
+                if target.startswith(b"/"):
+                    del nids[1:], names[1:]
+                todo += target.split(b"/")[::-1]
+                continue
+            nids.append(nid)
+            names.append(name)
+        inode = self._bootstrap.inode(nids[-1])
+        real = os.fsdecode(b"/".join(names)) or "/"
+        return File(real, nids[-1], inode.mode, inode.size)
+
+    def file(self, path: str) -> File | None:
+        """The regular file there, if it is one."""
+        found = self.find(path)
+        return found if found and found.is_regular else None
+
+    def names(self, path: str) -> list[str]:
+        """The names in a directory, sorted; none if it is no directory."""
+        found = self.find(path)
+        if found is None or not found.is_directory:
+            return []
+        return [os.fsdecode(entry.name) for entry in self._bootstrap.entries(found.nid)]
+
+    def below(self, path: str, limit: int) -> Iterator[File]:
+        """The regular files in a directory and in those below it, in order, at most `limit`."""
+        pending = [path]
+        seen: set[int] = set()
+        while pending and limit > 0:
+            found = self.find(pending.pop())
+            if found is None or found.nid in seen:
+                continue
+            seen.add(found.nid)
+            if found.is_regular:
+                limit -= 1
+                yield found
+            elif found.is_directory:
+                names = self.names(found.path)
+                pending += [f"{found.path.rstrip('/')}/{name}" for name in reversed(names)]
+
+    def read(self, file: File, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes of a regular file, fewer at its end."""
+        left = max(0, file.size - offset)
+        length = left if length is None else min(length, left)
+        return self._read(file.nid, offset, length) if length else b""
+
+    def text(self, file: File, limit: int) -> str:
+        """The beginning of a file as text, whatever is in it."""
+        return self.read(file, 0, limit).decode("utf-8", "surrogateescape")
+
+    def open(self, file: File) -> io.BufferedReader:
+        """The file as a stream that can seek."""
+        return io.BufferedReader(_Stream(self, file), _BUFFER)
+
+
+class _Stream(io.RawIOBase):
+    def __init__(self, files: ImageFiles, file: File) -> None:
+        self._files = files
+        self._file = file
+        self._offset = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        base = (0, self._offset, self._file.size)[whence]
+        self._offset = max(0, base + offset)
+        return self._offset
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._files.read(self._file, self._offset, len(buffer))
+        buffer[: len(data)] = data
+        self._offset += len(data)
+        return len(data)

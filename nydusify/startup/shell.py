@@ -1,0 +1,76 @@
+"""Shell scripts: the commands that an entry point runs, and the files that it reads in."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+
+from nydusify.startup.files import File
+from nydusify.startup.programs import Start
+
+_SCRIPT = 256 << 10
+_MOST_COMMANDS = 100
+
+#: Run without a program, though there may be one of that name.
+_WORDS = (
+    ". : [ [[ alias bg break builtin cd command continue declare echo eval exec exit export false"
+    " fg getopts hash jobs kill let local popd printf pushd pwd read readonly return set shift"
+    " shopt source test time times trap true type typeset ulimit umask unalias unset wait"
+    " if then else elif fi for while until do done case esac in function select { } !"
+)
+_BUILTINS = frozenset(_WORDS.split())
+#: After these the next word is a command again.
+_LEADERS = frozenset(("if", "then", "else", "elif", "while", "until", "do", "!", "{", "exec",
+                      "command", "time", "eval"))  # fmt: skip
+_SEPARATORS = re.compile(r"[;|&()]+|`")
+_COMMENT = re.compile(r"(^|\s)#.*")
+_SUBSTITUTION = re.compile(r"\$\(|`")
+_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\+?=\S*")
+
+
+def want(start: Start, program: File, words: Sequence[str], depth: int) -> None:
+    """Follow a script file, or the text after -c."""
+    words = list(words)
+    for position, word in enumerate(words):
+        if word.startswith("-") and word[1:2] != "-" and "c" in word:
+            for text in words[position + 1 : position + 2]:
+                _follow(start, text, depth)
+            return
+        if not word.startswith(("-", "+")):
+            file = start.files.file(start.absolute(word))
+            if file is not None:
+                start.wanted.add(file, "script")
+                _follow(start, start.files.text(file, _SCRIPT), depth)
+            return
+
+
+def _follow(start: Start, text: str, depth: int) -> None:
+    for count, words in enumerate(commands(text)):
+        if count >= _MOST_COMMANDS:
+            return
+        if words[0] in (".", "source") and len(words) > 1:
+            file = start.files.file(start.absolute(words[1]))
+            if file is not None and start.wanted.add(file, "script"):
+                _follow(start, start.files.text(file, _SCRIPT), depth + 1)
+        elif words[0] not in _BUILTINS:
+            start.want_command(words, "command of a script", depth + 1)
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of each simple command that names its program, as far as a look can tell."""
+    for line in text.replace("\\\n", " ").splitlines():
+        line = _COMMENT.sub("", line)
+        for part in _SEPARATORS.split(_SUBSTITUTION.sub(";", line)):
+            words = _split(part)
+            while words and (words[0] in _LEADERS or _ASSIGNMENT.fullmatch(words[0])):
+                words = words[1:]
+            if words and "$" not in words[0] and not words[0].startswith("-"):
+                yield [word for word in words if "$" not in word]
+
+
+def _split(part: str) -> list[str]:
+    try:
+        return shlex.split(part)
+    except ValueError:  # a quotation that goes on
+        return part.replace('"', " ").replace("'", " ").split()

@@ -1,0 +1,1 @@
+"""The guess of what a start reads, on trees made for it."""

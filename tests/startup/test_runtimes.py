@@ -1,0 +1,178 @@
+"""What runtimes of languages read by themselves, and what their scripts load."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from nydusify.startup.python import imports
+from tests.startup.trees import Content, paths, wants, write_tree
+
+_BINARY = b"\x7fELF no program that could run"
+_LIB = "/usr/lib/python3.11"
+_PYC = struct.pack("<II", 0, 0)
+
+
+def python_tree(root: Path, more: dict[str, Content]) -> Path:
+    files: dict[str, Content] = {
+        "/usr/bin/python3": "-> python3.11", "/usr/bin/python3.11": _BINARY,
+        f"{_LIB}/encodings/__init__.py": "from . import aliases\n",
+        f"{_LIB}/encodings/aliases.py": "", f"{_LIB}/encodings/utf_8.py": "import codecs\n",
+        f"{_LIB}/os.py": "", f"{_LIB}/json/__init__.py": "from .decoder import JSONDecoder\n",
+        f"{_LIB}/json/decoder.py": "import re\n", f"{_LIB}/re.py": "",
+    }  # fmt: skip
+    return write_tree(root, {path: text or "pass" for path, text in (files | more).items()})
+
+
+def test_the_interpreters_own_modules(tmp_path: Path) -> None:
+    root = python_tree(tmp_path / "root", {})
+    found = paths(wants(root, tmp_path, ["python3"]))
+    assert f"{_LIB}/encodings/utf_8.py" in found
+    assert f"{_LIB}/os.py" not in found  # part of the interpreter
+    assert f"{_LIB}/json/__init__.py" not in found
+
+
+def test_imports_of_a_script(tmp_path: Path) -> None:
+    root = python_tree(tmp_path / "root", {
+        "/app/main.py": "import json\nimport own.deep\nfrom web import App, views\n",
+        "/app/own/__init__.py": "", "/app/own/deep.py": "from . import near\nfrom .. import no\n",
+        "/app/own/near.py": "def f():\n    import re2\n",
+        "/usr/lib/python3/dist-packages/web/__init__.py": "class App: ...\n",
+        "/usr/lib/python3/dist-packages/web/views.py":
+            "try:\n    import fast\nexcept E:\n    import slow\n",
+        "/usr/lib/python3/dist-packages/fast.cpython-311-x86_64-linux-gnu.so": _BINARY,
+        "/usr/lib/python3/dist-packages/slow.py": "", f"{_LIB}/re2.py": "",
+    })  # fmt: skip
+    found = paths(wants(root, tmp_path, ["python3", "-u", "main.py"], workdir="/app"))
+    for name in ("/app/main.py", "/app/own/near.py", f"{_LIB}/json/decoder.py", f"{_LIB}/re.py",
+                 "/usr/lib/python3/dist-packages/web/views.py"):  # fmt: skip
+        assert name in found
+    assert f"{_LIB}/re2.py" not in found
+    assert "/usr/lib/python3/dist-packages/slow.py" not in found
+
+
+@pytest.mark.parametrize("words", [["-m", "own"], ["-c", "import own.__main__"], ["-", "own:app"]])
+def test_other_ways_to_name_a_module(words: list[str], tmp_path: Path) -> None:
+    root = python_tree(tmp_path / "root", {
+        "/app/own/__init__.py": "", "/app/own/__main__.py": "import json\n",
+    })  # fmt: skip
+    env = ["PYTHONPATH=/app"]
+    found = paths(wants(root, tmp_path, ["python3", *words], env, workdir="/app"))
+    assert ("/app/own/__main__.py" in found) is (words[0] != "-")
+
+
+def test_compiled_code_stands_for_its_source(tmp_path: Path) -> None:
+    cached = f"{_LIB}/encodings/__pycache__"
+    checked = struct.pack("<II", 0, 0b11)
+    code = {"utf_8": _PYC + b"code", "aliases": checked + b"code"}
+    files: dict[str, Content] = {
+        f"{cached}/{name}.cpython-311.pyc": data for name, data in code.items()
+    }
+    root = python_tree(tmp_path / "root", files)
+    found = paths(wants(root, tmp_path, ["python3"]))
+    assert f"{cached}/utf_8.cpython-311.pyc" in found
+    assert f"{_LIB}/encodings/utf_8.py" not in found
+    assert f"{cached}/aliases.cpython-311.pyc" in found
+    assert f"{_LIB}/encodings/aliases.py" in found
+
+
+def test_path_files_of_site(tmp_path: Path) -> None:
+    site = "/usr/local/lib/python3.11/dist-packages"
+    root = python_tree(tmp_path / "root", {
+        f"{site}/a.pth": "# comment\n/opt/more\nimport hook; hook.go()\n",
+        f"{site}/hook.py": "import extra\n", "/opt/more/extra.py": "",
+    })  # fmt: skip
+    found = paths(wants(root, tmp_path, ["python3"]))
+    assert f"{site}/a.pth" in found
+    assert "/opt/more/extra.py" in found
+
+
+@pytest.mark.parametrize(
+    ("source", "package", "found"),
+    [
+        ("import a.b as c, d", "", [("a.b", []), ("d", [])]),
+        ("from a import (b,  # why\n    c as d,\n)", "", [("a", ["b", "c"])]),
+        ("from . import x\nfrom .y import z\nfrom ..up import w", "p.q",
+         [("p.q", ["x"]), ("p.q.y", ["z"]), ("p.up", ["w"])]),
+        ("from a import \\\n    b", "", [("a", ["b"])]),
+        ("if TYPE_CHECKING:\n    import a\nimport b", "", [("b", [])]),
+        ("try:\n    import a\nexcept ImportError:\n    import b\n", "", [("a", [])]),
+        ("class C:\n    import a\ndef f():\n    import b\n", "", []),
+        ("from . import x", "", []),
+        ("'''import a'''\n  \nimport (", "", []),
+    ],
+)  # fmt: skip
+def test_imports_of_source(source: str, package: str, found: list[tuple[str, list[str]]]) -> None:
+    assert list(imports(source, package)) == found
+
+
+def test_perl_modules(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", {
+        "/usr/bin/perl": _BINARY,
+        "/app/x.pl": "#!/usr/bin/perl\nuse My::Mod qw(a);\n__END__\nuse No;\n",
+        "/usr/share/perl/5.36/My/Mod.pm": "package My::Mod;\nrequire Low;\n",
+        "/usr/share/perl5/Low.pm": "1;", "/usr/share/perl5/No.pm": "1;",
+        "/usr/share/perl/5.36/auto/My/Mod/Mod.so": b"no library",
+    })  # fmt: skip
+    found = paths(wants(root, tmp_path, ["/app/x.pl"]))
+    assert "/usr/share/perl5/Low.pm" in found
+    assert "/usr/share/perl5/No.pm" not in found
+
+
+def test_node_modules(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", {
+        "/usr/bin/node": _BINARY,
+        "/app/src/main.js": "const a = require('pkg'); import b from './near';\nrequire('fs')\n",
+        "/app/src/near.js": "require('../data.json')", "/app/data.json": "{}",
+        "/app/node_modules/pkg/package.json": '{"main": "lib/x"}',
+        "/app/node_modules/pkg/lib/x.js": "require('other')",
+        "/app/node_modules/other/index.js": "1",
+    })  # fmt: skip
+    found = set(paths(wants(root, tmp_path, ["node", "src/main.js"], workdir="/app")))
+    assert found >= {"/app/src/main.js", "/app/src/near.js", "/app/data.json",
+                     "/app/node_modules/pkg/package.json", "/app/node_modules/pkg/lib/x.js",
+                     "/app/node_modules/other/index.js"}  # fmt: skip
+
+
+def test_ruby_requirements(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", {
+        "/usr/bin/ruby3.1": _BINARY, "/usr/bin/ruby": "-> ruby3.1",
+        "/usr/lib/ruby/vendor_ruby/rubygems.rb": "require_relative 'rubygems/errors'\n",
+        "/usr/lib/ruby/vendor_ruby/rubygems/errors.rb": "def x\n    require 'late'\nend\n",
+        "/usr/lib/ruby/3.1.0/rubygems.rb": "1", "/usr/lib/ruby/3.1.0/late.rb": "1",
+        "/usr/lib/ruby/3.1.0/json.rb": "1", "/app/x.rb": "require 'json'\n",
+    })  # fmt: skip
+    found = paths(wants(root, tmp_path, ["ruby", "/app/x.rb"]))
+    assert "/usr/lib/ruby/vendor_ruby/rubygems/errors.rb" in found
+    assert "/usr/lib/ruby/3.1.0/json.rb" in found
+    assert "/usr/lib/ruby/3.1.0/late.rb" not in found
+    assert "/usr/lib/ruby/3.1.0/rubygems.rb" not in found
+
+
+def test_of_javas_modules_only_the_index_is_wanted(tmp_path: Path) -> None:
+    home = "/usr/lib/jvm/x"
+    head = struct.pack("<7I", 0xCAFEDADA, 1 << 16, 0, 10, 10, 300, 400)
+    root = write_tree(tmp_path / "root", {
+        f"{home}/bin/java": _BINARY, "/usr/bin/java": f"-> {home}/bin/java",
+        f"{home}/lib/modules": head + bytes(3 << 20), f"{home}/lib/server/classes.jsa": "x",
+        f"{home}/lib/jvm.cfg": "x", "/app/A.class": "c", "/app/b.jar": b"j" * (2 << 20),
+    })  # fmt: skip
+    found = wants(root, tmp_path, ["java", "-cp", "/app", "A"])
+    spans = {want.file.path: list(want.spans) for want in found}
+    assert spans[f"{home}/lib/modules"] == [(0, 28 + 80 + 700)]
+    assert spans["/app/A.class"] == [(0, 1)]
+    assert spans["/app/b.jar"] == [((2 << 20) - (256 << 10), 256 << 10)]
+    assert f"{home}/lib/server/classes.jsa" in spans
+
+
+def test_php_extensions(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", {
+        "/usr/bin/php8.2": _BINARY, "/etc/php/8.2/cli/php.ini": "; none\n",
+        "/etc/php/8.2/cli/conf.d/20-x.ini": "extension=x.so\n", "/etc/php/8.2/fpm/php.ini": "",
+        "/usr/lib/php/20220829/x.so": _BINARY,
+    })  # fmt: skip
+    found = paths(wants(root, tmp_path, ["php8.2", "-a"]))
+    assert "/etc/php/8.2/cli/conf.d/20-x.ini" in found
+    assert "/etc/php/8.2/fpm/php.ini" not in found
