@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -173,22 +173,27 @@ def _read_source(
     place: ImagePlace, work: Path, progress: Progress
 ) -> tuple[Node, Mapping[str, Any] | None]:
     """What the source shows, and its configuration, if it has one."""
-    try:
-        with (
-            _blamed("source"),
-            open_image(place, work / "source") as opened,
-            opened.contents(work / "source") as contents,
-        ):
-            progress.step("reading the source", 0)
-            contents.load()
-            config = opened.image.config.document if opened.image else None
-            return filesystem.tree_of_image(contents), config
-    except PlainImageError:
-        pass
-    with _blamed("source"), open_source(place.source, place.platform, place.store) as image:
-        tree = filesystem.tree_of_layers(image.layers, progress)
-        single = place.source.startswith(("dir:", "layer:"))
-        return tree, None if single else image.config
+    single = place.source.startswith(("dir:", "layer:"))
+    with _blamed("source"):
+        if not single:
+            with suppress(PlainImageError):
+                return _read_nydus_source(place, work, progress)
+        with open_source(place.source, place.platform, place.store) as image:
+            tree = filesystem.tree_of_layers(image.layers, progress)
+            return tree, None if single else image.config
+
+
+def _read_nydus_source(
+    place: ImagePlace, work: Path, progress: Progress
+) -> tuple[Node, Mapping[str, Any] | None]:
+    with (
+        open_image(place, work / "source") as opened,
+        opened.contents(work / "source") as contents,
+    ):
+        progress.step("reading the source", 0)
+        contents.load()
+        config = opened.image.config.document if opened.image else None
+        return filesystem.tree_of_image(contents), config
 
 
 class SourceError(Failure):
@@ -200,8 +205,6 @@ def _blamed(side: str) -> Iterator[None]:
     """What is wrong with the source is no finding about the target: it ends the check."""
     try:
         yield
-    except PlainImageError:
-        raise
     except Failure as failure:
         blamed = SourceError(f"{side}: {failure.message}")
         blamed.exit_code = failure.exit_code

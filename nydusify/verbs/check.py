@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 from nydusify.verbs import words
@@ -31,14 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print what was found; a Failure if anything is wrong."""
+    from nydusify.opened import ImagePlace
+
     target = words.image_place(arguments)
     source = None
     if arguments.source is not None:
-        source = replace(
-            target,
-            source=arguments.source,
-            store=words.store_of(arguments, "source"),
-        )
+        store = words.store_of(arguments, "source")
+        source = ImagePlace(arguments.source, target.platform, store)
     from fs.format.errors import local_errors
     from nydusify.checking import check
 

@@ -1,0 +1,152 @@
+"""A directory or a tar made a RAFS file system of its own: a bootstrap file and blobs.
+
+With a parent, the directory is a layer on top of that one's tree, and refers to its blobs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fs.backend.config import BackendConfig
+from fs.format.blobtable import Digester
+from fs.format.errors import FormatError, UsageError, local_errors
+from fs.format.writer import BootstrapOptions
+from fs.registry.store import StoreOptions
+from nydusify.blobs import Blob
+from nydusify.bootstraps import Stack
+from nydusify.conversion import convert_layers
+from nydusify.opened import ImagePlace, open_image
+from nydusify.options import ConvertOptions
+from nydusify.output import new_file
+from nydusify.report import Progress
+from nydusify.sources import open_source
+from nydusify.upper import convert_upper
+from nydusify.workplace import workplace
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """`source` is a directory, or a tar file of any compression. `bootstrap` is where the result
+    goes, None for a file in `blob_dir` named by its sha256. `blob` is where the blob goes
+    instead of `blob_dir`. `spec` is that of `UpperEntries`.
+    """
+
+    source: Path
+    blob_dir: Path | None
+    bootstrap: Path | None = None
+    blob: Path | None = None
+    parent: str | None = None
+    spec: str = "oci"
+    convert: ConvertOptions = field(default_factory=lambda: ConvertOptions("", ""))
+    store: StoreOptions = field(default_factory=StoreOptions)
+    backend: BackendConfig | None = None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """`blobs` are all that the bootstrap names, `new` those that were written."""
+
+    bootstrap: str
+    blobs: list[str]
+    new: list[str]
+    size: int
+    fs_version: str
+    compressor: str
+
+
+def pack(options: PackOptions, progress: Progress) -> Packed:
+    """Build the file system. Files appear when they are whole, the bootstrap last."""
+    with workplace(options.convert.work_dir) as work:
+        stack, blobs = _build(options, work, progress)
+        stack.drop_unused()
+        ids = [blob.blob_id for blob in stack.blobs]
+        new = [blob for blob in blobs if blob.record.blob_id in ids]
+        for blob in new:
+            _place_blob(blob, options)
+        path = _place_bootstrap(stack, options, work)
+        if options.backend is not None:
+            _push(options, path, new, progress)
+        return Packed(
+            str(path),
+            ids,
+            [blob.record.blob_id for blob in new],
+            sum(blob.record.compressed_size for blob in new),
+            "6",
+            stack.options.compressor.name.lower(),
+        )
+
+
+def _build(options: PackOptions, work: Path, progress: Progress) -> tuple[Stack, Sequence[Blob]]:
+    if options.parent is None:
+        return _alone(options, work, progress)
+    with open_image(ImagePlace(options.parent, store=options.store), work) as opened:
+        stack = Stack.of(opened.bootstrap)
+    if stack.options.digester != Digester.BLAKE3:
+        raise FormatError("its chunks are not digested with BLAKE3", options.parent)
+    convert = replace(options.convert, chunk_size=stack.options.chunk_size)
+    if not options.source.is_dir():
+        raise UsageError(f"{options.source}: only a directory can be put on a parent")
+    upper = convert_upper(options.source, options.spec, convert, work, progress)
+    stack.add_layer(upper.layer, [blob.record for blob in upper.blobs])
+    return stack, upper.blobs
+
+
+def _alone(options: PackOptions, work: Path, progress: Progress) -> tuple[Stack, Sequence[Blob]]:
+    kind = "dir" if options.source.is_dir() else "layer"
+    with open_source(f"{kind}:{options.source}", None, options.store) as source:
+        converted = convert_layers(source.layers, options.convert, work, progress)
+    written = BootstrapOptions(
+        chunk_size=options.convert.chunk_size, compressor=options.convert.compressor
+    )
+    records = [blob.record for blob in converted.blobs]
+    return Stack(converted.root, records, written), converted.blobs
+
+
+def _place_blob(blob: Blob, options: PackOptions) -> None:
+    path = options.blob
+    if path is None:
+        if options.blob_dir is None:
+            raise UsageError("where does the blob go? Give --blob-dir DIR or --blob FILE")
+        with local_errors(options.blob_dir):
+            options.blob_dir.mkdir(parents=True, exist_ok=True)
+        path = options.blob_dir / blob.record.blob_id
+    with new_file(path) as out, local_errors(blob.path), blob.path.open("rb") as source:
+        while piece := source.read(1 << 20):
+            out.write(piece)
+
+
+def _place_bootstrap(stack: Stack, options: PackOptions, work: Path) -> Path:
+    if options.bootstrap is not None:
+        with local_errors(options.bootstrap.parent):
+            options.bootstrap.parent.mkdir(parents=True, exist_ok=True)
+        stack.write(options.bootstrap)
+        return options.bootstrap
+    if options.blob_dir is None:
+        raise UsageError("where does the bootstrap go? Give --bootstrap FILE or --blob-dir DIR")
+    with local_errors(options.blob_dir):
+        options.blob_dir.mkdir(parents=True, exist_ok=True)
+    path = options.blob_dir / f".{os.getpid()}.boot"
+    stack.write(path)
+    with local_errors(path):
+        final = path.with_name(hashlib.sha256(path.read_bytes()).hexdigest())
+        path.rename(final)
+    return final
+
+
+def _push(options: PackOptions, path: Path, blobs: Sequence[Blob], progress: Progress) -> None:
+    """Blobs first: whoever finds the bootstrap finds all that it names."""
+    from fs.backend.storage import open_storage
+
+    assert options.backend is not None
+    with closing(open_storage(options.backend, options.store)) as storage:
+        storage.check()
+        for blob in blobs:
+            if not storage.has(blob.record.blob_id, blob.record.compressed_size):
+                progress.step(f"pushing {blob.record.blob_id[:12]}", blob.record.compressed_size)
+                storage.push(blob.record.blob_id, blob.path, progress.advance)
+        storage.push(path.name, path, progress.advance)

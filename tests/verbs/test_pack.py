@@ -1,0 +1,134 @@
+"""`nydusify pack` and `create`: a directory becomes a file system that shows the directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nydusify.cli import main
+from tests.e2e.commands import succeed
+from tests.parts.layers import with_least_names
+from tests.parts.stacks import base
+from tests.parts.trees import Entry, differences, scan
+
+pytestmark = pytest.mark.root
+
+Captured = pytest.CaptureFixture[str]
+
+
+def made(capsys: Captured, *words: str) -> Any:  # noqa: ANN401 - JSON
+    capsys.readouterr()
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "tree"
+    (root / "a/b").mkdir(parents=True)
+    (root / "a/large").write_bytes(bytes(range(256)) * 3000)
+    os.link(root / "a/large", root / "again")
+    (root / "a/b/small").write_text("small")
+    os.symlink("a/large", root / "link")
+    os.chown(root / "a/b", 3, 4)
+    os.setxattr(root / "a", "user.x", b"1")
+    return root
+
+
+def shown(bootstrap: str, blobs: Path, output: Path) -> dict[bytes, Entry]:
+    words = ["unpack", bootstrap, "--blob-dir", str(blobs), "--output-dir", str(output)]
+    assert main(words) == 0
+    return with_least_names(scan(output))
+
+
+def test_a_directory(tree: Path, tmp_path: Path, capsys: Captured) -> None:
+    out = tmp_path / "out"
+    told = made(capsys, "pack", "--source-dir", str(tree), "--name", "app", "-o", str(out))
+    assert told["bootstrap"] == str(out / "app.meta")
+    assert {path.name for path in out.iterdir()} == {"app.meta", *told["blobs"]}
+    found = shown(told["bootstrap"], out, tmp_path / "x")
+    assert differences(with_least_names(scan(tree)), found) == []
+    assert main(["check", told["bootstrap"], "-D", str(out), "--source", f"dir:{tree}"]) == 0
+    again = tmp_path / "again"
+    words = ("build", "--target-dir", str(tree), "--meta", "app", "-o", str(again))
+    assert made(capsys, *words, "--threads", "1")["blobs"] == told["blobs"]
+
+
+@pytest.mark.fuse
+def test_it_can_be_mounted(tree: Path, tmp_path: Path, capsys: Captured) -> None:
+    out, point = tmp_path / "out", tmp_path / "mnt"
+    made(capsys, "pack", "--source-dir", str(tree), "--name", "x.boot", "-o", str(out))
+    point.mkdir()
+    own = ("--state-root", tmp_path / "state", "--cache-dir", tmp_path / "cache")
+    succeed("nydus-fs", "mount", out / "x.boot", point, "--blob-dir", out, *own)
+    try:
+        assert differences(with_least_names(scan(tree)), with_least_names(scan(point))) == []
+    finally:
+        succeed("nydus-fs", "umount", point, "--state-root", tmp_path / "state")
+
+
+@pytest.mark.parametrize("spec", ["oci", "overlayfs"])
+def test_on_a_parent(spec: str, tree: Path, tmp_path: Path, capsys: Captured) -> None:
+    out = tmp_path / "out"
+    lower = made(capsys, "create", "-D", str(out), str(tree))
+    upper = tmp_path / "upper"
+    (upper / "a/b").mkdir(parents=True)
+    (upper / "a/b/new").write_text("new")
+    if spec == "oci":
+        (upper / ".wh.link").touch()
+        (upper / "a/b/.wh..wh..opq").touch()
+    else:
+        os.mknod(upper / "link", 0o20000, 0)
+        os.setxattr(upper / "a/b", "trusted.overlay.opaque", b"y")
+    words = ("create", "-D", str(out), "--parent-bootstrap", lower["bootstrap"], str(upper))
+    told = made(capsys, *words, "--whiteout-spec", spec)
+    assert told["blobs"] == [*lower["blobs"], *told["new"]]
+    found = shown(told["bootstrap"], out, tmp_path / "x")
+    assert {b"a/b/new", b"a/large", b"again"} <= found.keys()
+    assert not {b"link", b"a/b/small"} & found.keys()
+
+
+def test_a_tar(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "l.tar").write_bytes(base().tar())
+    words = ["create", "-t", "tar-rafs", "-B", str(tmp_path / "b"), "-b", str(tmp_path / "blob")]
+    told = made(capsys, *words, str(tmp_path / "l.tar"), "-J", str(tmp_path / "told"))
+    assert json.loads((tmp_path / "told").read_text()) == told
+    words = ["check", "-B", str(tmp_path / "b"), "-b", str(tmp_path / "blob")]
+    assert main([*words, "--source", f"layer:{tmp_path}/l.tar"]) == 0
+
+
+def test_pushed_to_a_backend(tree: Path, tmp_path: Path, capsys: Captured) -> None:
+    store = {"dir": str(tmp_path / "store")}
+    words = ["pack", "--source-dir", str(tree), "--name", "a.boot", "-o", str(tmp_path / "out")]
+    more = ["--backend-push", "--backend-type", "localfs", "--backend-config", json.dumps(store)]
+    told = made(capsys, *words, *more)
+    assert {p.name for p in (tmp_path / "store").iterdir()} == {"a.boot", *told["blobs"]}
+    assert main([*words, "--backend-push"]) == 2
+
+
+@pytest.mark.nydusd
+def test_nydus_image_accepts_it(tree: Path, tmp_path: Path, capsys: Captured) -> None:
+    program = Path(os.environ.get("NYDUS_BIN", "/usr/bin")) / "nydus-image"
+    told = made(capsys, "create", "-D", str(tmp_path / "out"), str(tree))
+    command: list[str | Path] = [program, "check", "--bootstrap", told["bootstrap"]]
+    subprocess.run(command, check=True)
+    blob = tmp_path / "out" / told["blobs"][0]
+    command = [program, "unpack", "--blob", blob, "--output", tmp_path / "x.tar"]
+    subprocess.run([*command, "--bootstrap", told["bootstrap"]], check=True)
+    listing = subprocess.run(["tar", "tf", tmp_path / "x.tar"], capture_output=True, text=True)
+    assert "a/b/small" in listing.stdout
+
+
+def test_wrong_words(tree: Path, tmp_path: Path) -> None:
+    assert main(["pack", "--source-dir", str(tree / "none"), "--name", "x"]) == 2
+    assert main(["pack", "--source-dir", str(tree), "--name", "../x"]) == 2
+    assert main(["create", str(tree)]) == 2
+    assert main(["create", "-t", "tar-rafs", "-D", str(tmp_path / "o"), str(tree)]) == 2
+    assert main(["create", "-B", str(tmp_path / "b"), str(tree)]) == 2
+    assert main(["create", "-D", str(tmp_path / "o"), str(tree), "--chunk-size", "5"]) == 2
+    assert not (tmp_path / "o").exists()
