@@ -113,7 +113,8 @@ def layer_of(root: Node, name: str) -> Layer:
     while todo:
         directory = todo.pop()
         if directory.xattrs.get(_OPAQUE_XATTR) == b"y":
-            del directory.xattrs[_OPAQUE_XATTR]
+            others = {k: v for k, v in directory.xattrs.items() if k != _OPAQUE_XATTR}
+            directory.xattrs = others
             layer.opaque.add(directory)
         for child_name, child in list(directory.children.items()):
             if stat.S_ISDIR(child.mode):

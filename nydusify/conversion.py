@@ -9,45 +9,58 @@ from __future__ import annotations
 import os
 import stat
 import time
-from array import array
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
-from fs.format.blobfile import BlobOptions
-from fs.format.errors import FormatError, local_errors
-from fs.format.tree import Chunk, Node
+from fs.format.blobtable import BlobRecord
+from fs.format.errors import local_errors
+from fs.format.tree import Node
 from fs.format.writer import BootstrapOptions, write_bootstrap
 from fs.registry.descriptor import Descriptor
-from fs.tar.entry import Entry, pieces
 from fs.tar.paths import clean
-from nydusify.blobs import Blob, BlobStore
-from nydusify.layer import Layer
+from nydusify.blobs import Blob
+from nydusify.chunk_dictionary import ChunkDictionary
+from nydusify.converted_layer import ConvertedLayer
+from nydusify.data_order import DataOrder
+from nydusify.layer_conversion import LayerOptions, convert_layer
 from nydusify.merge import apply
 from nydusify.options import ConvertOptions
 from nydusify.paths import lookup, resolve
 from nydusify.publish import Destination, Target, make_bootstrap_layer, publish
 from nydusify.report import LayerFigures, Progress, Report
-from nydusify.sources import Entries, SourceImage, SourceLayer
-from nydusify.unused import drop_unused
+from nydusify.sharing import News, Shared, Sharing
+from nydusify.sources import SourceImage, SourceLayer
+from nydusify.uploads import Uploads
 
 _ROOT_MODE = stat.S_IFDIR | 0o755
-#: A file's chunks are listed in memory and in the bootstrap.
-_MAX_CHUNKS_OF_A_FILE = 1 << 24
 
 
 @dataclass(frozen=True)
 class Converted:
     """The merged tree of an image and the blobs that it refers to.
 
-    `startup`: paths of what the layers' makers want read first.
+    `blobs` are files; `known` are blobs of a chunk dictionary, which come after them in the
+    bootstrap. `startup`: paths of what the layers' makers want read first.
     """
 
     root: Node
     blobs: Sequence[Blob]
     figures: list[LayerFigures]
     startup: list[bytes]
+    known: Sequence[BlobRecord] = ()
+
+
+class LayerStore(Protocol):
+    """Converted layers that are kept between runs. Nothing in it is worth a failure."""
+
+    def find(self, source: SourceLayer, options: LayerOptions) -> ConvertedLayer | None:
+        """The layer as it was converted before."""
+
+    def keep(self, source: SourceLayer, options: LayerOptions, converted: ConvertedLayer) -> None:
+        """Called for each layer that was converted, before the layers are merged."""
 
 
 def convert_image(
@@ -56,15 +69,20 @@ def convert_image(
     options: ConvertOptions,
     work: Path,
     progress: Progress,
+    store: LayerStore | None = None,
 ) -> tuple[Descriptor, Report]:
     """Convert one image, with files in `work`, and push it; returns its manifest's descriptor."""
     started = time.monotonic()
-    converted = convert_layers(source.layers, options, work, progress)
-    bootstrap = work / "image.boot"
-    write_bootstrap_file(converted, options, bootstrap)
-    layer = make_bootstrap_layer(bootstrap, converted.blobs, work / "bootstrap.tar.gz")
-    kept = [bool(figures.blob_digest) for figures in converted.figures]
-    target = Target(source, converted.blobs, kept, layer)
+    with Uploads(destination) as uploads:
+        converted = convert_layers(
+            source.layers, options, work, progress, store=store, finished=uploads.offer
+        )
+        bootstrap = work / "image.boot"
+        write_bootstrap_file(converted, options, bootstrap)
+        layer = make_bootstrap_layer(bootstrap, converted.blobs, work / "bootstrap.tar.gz")
+        kept = [bool(figures.blob_digest) for figures in converted.figures]
+        target = Target(source, converted.blobs, kept, layer)
+        uploads.finish(progress)
     manifest, target_size = publish(target, destination, progress)
     return manifest, Report(
         source=source.name,
@@ -79,30 +97,79 @@ def convert_image(
     )
 
 
+def layer_options(options: ConvertOptions, dictionary: ChunkDictionary | None) -> LayerOptions:
+    """What of `options` shapes the layers."""
+    return LayerOptions(
+        chunk_size=options.chunk_size,
+        batch_size=min(options.batch_size, options.chunk_size),
+        compressor=options.compressor,
+        order=DataOrder(options.prefetch),
+        dictionary=dictionary.key if dictionary else "",
+    )
+
+
 def convert_layers(
-    layers: Sequence[SourceLayer], options: ConvertOptions, work: Path, progress: Progress
+    layers: Sequence[SourceLayer],
+    options: ConvertOptions,
+    work: Path,
+    progress: Progress,
+    *,
+    store: LayerStore | None = None,
+    dictionary: ChunkDictionary | None = None,
+    finished: Callable[[Blob], None] | None = None,
 ) -> Converted:
-    """Blob files of `layers` (lowest first) in `work`, and the tree that the stack shows."""
-    blob_options = BlobOptions(chunk_size=options.chunk_size, compressor=options.compressor)
-    root = Node(_ROOT_MODE)
-    figures = []
-    with closing(BlobStore(work, blob_options, options.threads)) as store:
+    """Blob files of `layers` (lowest first) in `work`, and the tree that the stack shows.
+
+    `finished` is called with each blob when its file is whole, unless it only repeats chunks of
+    lower ones. The image may still turn out not to need it.
+    """
+    shaping = layer_options(options, dictionary)
+    converted: list[ConvertedLayer] = []
+    seconds: list[float] = []
+    news = News()
+    with ThreadPoolExecutor(options.threads, "compress") as pool:
         for number, source in enumerate(layers, 1):
             progress.step(f"layer {number} of {len(layers)}", source.size)
             started = time.monotonic()
-            shared = store.shared
-            layer = Layer(source.name)
-            with source.open(progress.advance) as entries:
-                contents = _read_layer(entries, layer, store, options.chunk_size)
-            blob = store.finish_layer()
-            contents.fill(store.chunks)
-            apply(root, layer.finish())
-            seconds = time.monotonic() - started
-            figures.append(_figures(source, blob, store.shared - shared, seconds))
-        blobs = drop_unused(root, store.blobs)
-        startup = [path for source in layers for path in source.startup]
-        figures = [_without_dropped(each, blobs) for each in figures]
-        return Converted(root, blobs, figures, startup)
+            layer = store.find(source, shaping) if store else None
+            if layer is None:
+                path = work / f"blob-{number}"
+                layer = convert_layer(source, shaping, path, pool, progress.advance, dictionary)
+                if store:
+                    store.keep(source, shaping, layer)
+            if layer.blob and finished and news.has(layer.chunks):
+                finished(layer.blob)
+            converted.append(layer)
+            seconds.append(round(time.monotonic() - started, 3))
+    return _merged(layers, converted, seconds, dictionary)
+
+
+def _merged(
+    sources: Sequence[SourceLayer],
+    layers: Sequence[ConvertedLayer],
+    seconds: Sequence[float],
+    dictionary: ChunkDictionary | None,
+) -> Converted:
+    root = Node(_ROOT_MODE)
+    for layer in layers:
+        apply(root, layer.layer)
+    others = dictionary.tables if dictionary else []
+    sharing = Sharing(root, [layer.chunks for layer in layers], others)
+    used = {id(table): table.blob_index for table in sharing.used}
+    blobs = []
+    figures = []
+    for source, layer, shared, took in zip(sources, layers, sharing.shared, seconds, strict=True):
+        blob = layer.blob if id(layer.chunks) in used else None
+        if blob is not None:
+            blob.record.index = layer.chunks.blob_index
+            blobs.append(blob)
+        figures.append(_figures(source, layer, blob, shared, took))
+    known = []
+    for table in sharing.used[len(blobs) :]:
+        assert dictionary
+        known.append(replace(dictionary.record(table), index=table.blob_index))
+    startup = [path for layer in layers for path in layer.startup]
+    return Converted(root, blobs, figures, startup, known)
 
 
 def write_bootstrap_file(converted: Converted, options: ConvertOptions, path: Path) -> None:
@@ -113,68 +180,24 @@ def write_bootstrap_file(converted: Converted, options: ConvertOptions, path: Pa
         compressor=options.compressor,
         prefetch=_prefetched(root, options.prefetch) or _still_there(root, converted.startup),
     )
-    records = [blob.record for blob in converted.blobs]
+    records = [*(blob.record for blob in converted.blobs), *converted.known]
     with local_errors(path), path.open("wb") as out:
         write_bootstrap(converted.root, records, bootstrap_options, out)
 
 
-class _Contents:
-    """The files of a layer and the numbers of their chunks, which are not all written yet.
-
-    Two flat columns: a layer may have millions of files.
-    """
-
-    def __init__(self) -> None:
-        self._files: list[Node] = []
-        self._ends = array("Q")
-        self._numbers = array("Q")
-
-    def add(self, file: Node, numbers: Iterable[int]) -> None:
-        self._numbers.extend(numbers)
-        self._files.append(file)
-        self._ends.append(len(self._numbers))
-
-    def fill(self, chunks: Sequence[Chunk]) -> None:
-        """Give the files their chunks, `chunks` being those that all numbers are of."""
-        start = 0
-        for file, end in zip(self._files, self._ends, strict=True):
-            file.chunks = [chunks[number] for number in self._numbers[start:end]]
-            start = end
-
-
-def _read_layer(entries: Entries, layer: Layer, store: BlobStore, chunk_size: int) -> _Contents:
-    """Put every entry in the layer's tree; returns what the files are to be filled with."""
-    contents = _Contents()
-    for entry in entries:
-        node = layer.add(entry)
-        if node is None or not entry.size:
-            continue
-        if entry.size > _MAX_CHUNKS_OF_A_FILE * chunk_size:
-            raise FormatError(f"file of {entry.size} bytes", _place_of(layer, entry))
-        contents.add(node, map(store.add, pieces(entry, entries.read, chunk_size)))
-    return contents
-
-
-def _place_of(layer: Layer, entry: Entry) -> str:
-    return f"{layer.name}, entry at offset {entry.offset}"
-
-
-def _figures(source: SourceLayer, blob: Blob | None, shared: int, seconds: float) -> LayerFigures:
+def _figures(
+    source: SourceLayer, layer: ConvertedLayer, blob: Blob | None, shared: Shared, seconds: float
+) -> LayerFigures:
     return LayerFigures(
         source_digest=source.digest,
         source_size=source.size,
         blob_digest=f"sha256:{blob.record.blob_id}" if blob else "",
         blob_size=blob.record.compressed_size if blob else 0,
         chunks=blob.record.chunk_count if blob else 0,
-        shared_chunks=shared,
-        seconds=round(seconds, 3),
+        shared_chunks=layer.shared + shared.chunks,
+        shared_size=layer.shared_size + shared.size,
+        seconds=seconds,
     )
-
-
-def _without_dropped(figures: LayerFigures, blobs: Sequence[Blob]) -> LayerFigures:
-    if any(figures.blob_digest == f"sha256:{blob.record.blob_id}" for blob in blobs):
-        return figures
-    return replace(figures, blob_digest="", blob_size=0, chunks=0)
 
 
 def _prefetched(root: Node, patterns: Sequence[str]) -> list[Node]:

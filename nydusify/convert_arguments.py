@@ -106,6 +106,12 @@ def _add_format(group: argparse._ArgumentGroup) -> None:
         help="convert nothing: layers are read where they are, and only metadata is pushed",
     )
     add(
+        "--batch-size",
+        metavar="SIZE",
+        help="small chunks are compressed together, up to this size, at most that of chunks"
+        " (default: 1MiB); 0: each alone, for nydusd before 2.3",
+    )
+    add(
         "--fs-align-chunk",
         "--backend-aligned-chunk",
         action=_Unused,

@@ -18,7 +18,7 @@ from fs.registry.reference import parse_reference
 from fs.registry.retry import RetryPolicy
 from fs.registry.store import StoreOptions
 from nydusify.access import store_options
-from nydusify.options import ConvertOptions, TargetForm, parse_chunk_size
+from nydusify.options import ConvertOptions, TargetForm, parse_batch_size, parse_chunk_size
 
 #: Sources that are in no registry.
 _ELSEWHERE = ("oci:", "oci-archive:", "docker-archive:", "containerd:", "dir:", "layer:")
@@ -33,6 +33,7 @@ def convert_options(arguments: argparse.Namespace) -> ConvertOptions:
         raise UsageError("--threads must be 1 or more")
     temporary = os.environ.get("TMPDIR")
     source = _source(arguments)
+    chunk_size = parse_chunk_size(arguments.fs_chunk_size)
     return ConvertOptions(
         source=source,
         target=_target(arguments, source),
@@ -40,7 +41,8 @@ def convert_options(arguments: argparse.Namespace) -> ConvertOptions:
         all_platforms=arguments.all_platforms,
         form=_form(arguments),
         compressor=Compressor[arguments.compressor.upper()],
-        chunk_size=parse_chunk_size(arguments.fs_chunk_size),
+        chunk_size=chunk_size,
+        batch_size=parse_batch_size(arguments.batch_size, chunk_size),
         prefetch=_prefetch_patterns(arguments),
         refer=arguments.oci_ref,
         work_dir=arguments.work_dir or (Path(temporary) if temporary else None),

@@ -57,7 +57,13 @@ def convert(
         writer.check()
         _say_notes(source, options, say)
         several = options.form.merged or len(source.images) > 1
-        destination = Destination(writer, options.form, storage, tag=not several)
+        destination = Destination(
+            writer,
+            options.form,
+            storage,
+            tag=not several,
+            in_registry=registry_reference(options.target) is not None,
+        )
         make = partial(refer_image, source.reader) if options.refer else convert_image
         made = [
             make(image, destination, options, _place(work, number), progress)

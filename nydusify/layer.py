@@ -13,6 +13,7 @@ Nothing is written anywhere, so no name can lead out of the root.
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 
 from fs.format.errors import FormatError
 from fs.format.tree import Node
@@ -183,18 +184,20 @@ def _set_attributes(node: Node, entry: Entry) -> None:
         node.mode = stat.S_IFMT(node.mode) | entry.mode
     node.uid, node.gid = entry.uid, entry.gid
     node.mtime, node.mtime_nsec = entry.mtime, entry.mtime_nsec
-    if not stat.S_ISDIR(node.mode):
-        node.xattrs.pop(CAPABILITY, None)
-    node.xattrs.update(storable_xattrs(node.mode, entry.xattrs))
+    if entry.xattrs or node.xattrs:
+        kept = dict(node.xattrs)
+        if not stat.S_ISDIR(node.mode):
+            kept.pop(CAPABILITY, None)
+        node.xattrs = kept | storable_xattrs(node.mode, entry.xattrs)
 
 
-def storable_xattrs(mode: int, xattrs: dict[bytes, bytes]) -> dict[bytes, bytes]:
+def storable_xattrs(mode: int, xattrs: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """Linux lets only files and directories have `user.` attributes and ACLs.
 
     While the type is not known (mode 0), nothing is dropped.
     """
     if not stat.S_IFMT(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        return xattrs
+        return dict(xattrs)
     return {name: value for name, value in xattrs.items() if name.startswith(b"security.")}
 
 

@@ -9,6 +9,7 @@ the lower layer stay with the old one.
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 
 from fs.format.errors import FormatError
 from fs.format.tree import Node
@@ -24,7 +25,7 @@ def apply(lower: Node, layer: Layer) -> None:
     while todo:
         below, above = todo.pop()
         if above not in layer.implied:
-            inherited = below.xattrs if above in layer.listed_late else {}
+            inherited = below.xattrs if above in layer.listed_late else None
             _take_attributes(below, above, inherited)
         if above in layer.opaque:
             below.children.clear()
@@ -41,10 +42,10 @@ def apply(lower: Node, layer: Layer) -> None:
                     child.gid = inherited_group(below)
 
 
-def _take_attributes(node: Node, source: Node, inherited: dict[bytes, bytes]) -> None:
+def _take_attributes(node: Node, source: Node, inherited: Mapping[bytes, bytes] | None) -> None:
     node.mode, node.uid, node.gid = source.mode, source.uid, source.gid
     node.mtime, node.mtime_nsec = source.mtime, source.mtime_nsec
-    node.xattrs = {**inherited, **source.xattrs}
+    node.xattrs = {**inherited, **source.xattrs} if inherited else source.xattrs
 
 
 def _copy_up(lower: Node, layer: Layer, link: ForeignLink) -> None:

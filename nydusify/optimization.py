@@ -13,6 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +33,9 @@ from fs.registry.manifest import NYDUS_BLOB_ANNOTATION, find_bootstrap_layer
 from fs.registry.mediatypes import NYDUS_BLOB, OCI_CONFIG, OCI_MANIFEST
 from fs.registry.store import Image, ImageReader, ImageWriter, StoreOptions, open_writer
 from fs.trace import read_trace
-from nydusify.blobs import Blob, BlobStore
+from nydusify.blobs import Blob, BlobBuilder
 from nydusify.opened import ImagePlace, OpenedImage, open_image
+from nydusify.options import DEFAULT_BATCH_SIZE
 from nydusify.publish import BootstrapLayer, make_bootstrap_layer
 from nydusify.recording import Recording, record
 from nydusify.report import Progress, size_text
@@ -162,12 +164,19 @@ def move_startup(
         raise UsageError(f"{bootstrap.name}: nothing of it is in the start-up set")
     root = load_tree(bootstrap)
     options = BlobOptions(bootstrap.chunk_size, bootstrap.compressor, bootstrap.digester)
-    with closing(BlobStore(work, options, threads)) as store:
-        numbers = [store.add(contents.read_flat(*place)) for place in chosen]
-        blob = store.finish_layer()
+    batched = any(blob.features & BlobFeature.BATCH for blob in bootstrap.blobs)
+    batch_size = min(DEFAULT_BATCH_SIZE, bootstrap.chunk_size) if batched else 0
+    with (
+        ThreadPoolExecutor(threads, "compress") as pool,
+        closing(BlobBuilder(work / "startup", options, pool, batch_size=batch_size)) as builder,
+    ):
+        numbers = [builder.add(contents.read_flat(*place)) for place in chosen]
+        blob = builder.finish()
         assert blob
         index = len(bootstrap.blobs)
-        copies = [store.chunks[number]._replace(blob_index=index) for number in numbers]
+        copies = [
+            builder.chunks[number]._replace(blob_index=index) for number in builder.numbers(numbers)
+        ]
     blob.record.index = index
     blob.record.features |= BlobFeature.STARTUP
     records = [*bootstrap.blobs, blob.record]

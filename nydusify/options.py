@@ -15,6 +15,9 @@ from fs.registry.store import StoreOptions
 _SIZE = re.compile(r"(0x[0-9a-f]+|[0-9]+)\s*(?:(k|m)(?:i?b)?)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20}
 
+#: Chosen by measurement, see docs/choices.md.
+DEFAULT_BATCH_SIZE = 1 << 20
+
 
 @dataclass(frozen=True)
 class TargetForm:
@@ -49,6 +52,7 @@ class ConvertOptions:
     form: TargetForm = field(default_factory=TargetForm)
     compressor: Compressor = Compressor.ZSTD
     chunk_size: int = DEFAULT_CHUNK_SIZE
+    batch_size: int = DEFAULT_BATCH_SIZE
     prefetch: tuple[str, ...] = ()
     refer: bool = False
     work_dir: Path | None = None
@@ -59,10 +63,26 @@ class ConvertOptions:
 
 def parse_chunk_size(text: str) -> int:
     """Bytes from 0x100000, 1048576, 1024K or 1MiB; UsageError if no chunk can have that size."""
-    match = _SIZE.fullmatch(text.strip())
-    if not match:
-        raise UsageError(f"{text[:40]!r} is not a size: write 0x100000, 1048576 or 1MiB")
-    size = int(match[1], 0) * _UNITS[(match[2] or "").lower()]
+    size = _size(text)
     if size & (size - 1) or not MIN_CHUNK_SIZE <= size <= MAX_CHUNK_SIZE:
         raise UsageError(f"chunk size {text} is not a power of two from 4 KiB to 16 MiB")
     return size
+
+
+def parse_batch_size(text: str | None, chunk_size: int) -> int:
+    """As for chunks, at most their size, or 0; of None, the default as far as that allows it."""
+    if text is None:
+        return min(DEFAULT_BATCH_SIZE, chunk_size)
+    size = _size(text)
+    if size & (size - 1) or (size and not MIN_CHUNK_SIZE <= size <= MAX_CHUNK_SIZE):
+        raise UsageError(f"batch size {text} is neither 0 nor a power of two from 4 KiB to 16 MiB")
+    if size > chunk_size:
+        raise UsageError(f"batch size {text} is larger than the chunk size, {chunk_size}")
+    return size
+
+
+def _size(text: str) -> int:
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise UsageError(f"{text[:40]!r} is not a size: write 0x100000, 1048576 or 1MiB")
+    return int(match[1], 0) * _UNITS[(match[2] or "").lower()]

@@ -73,13 +73,15 @@ class Target(NamedTuple):
 class Destination(NamedTuple):
     """Where it goes, and as what. Blobs go to `storage`, if there is one.
 
-    Without `tag`, the manifest is pushed by digest.
+    Without `tag`, the manifest is pushed by digest. `in_registry`: the
+    writer's place is one, so blobs take a while, and one too many is cleared away there.
     """
 
     writer: ImageWriter
     form: TargetForm
     storage: BlobStorage | None = None
     tag: bool = True
+    in_registry: bool = False
 
 
 def make_bootstrap_layer(bootstrap: Path, blobs: Sequence[Blob], path: Path) -> BootstrapLayer:
@@ -111,7 +113,7 @@ def make_bootstrap_layer(bootstrap: Path, blobs: Sequence[Blob], path: Path) -> 
 def publish(target: Target, destination: Destination, progress: Progress) -> tuple[Descriptor, int]:
     """Push everything, the tag last. Returns the manifest's descriptor and the image's size."""
     writer, form = destination.writer, destination.form
-    layers = [_blob_layer(blob) for blob in target.blobs]
+    layers = [blob_layer(blob) for blob in target.blobs]
     size = sum(layer.size for layer in layers)
     for blob, layer in zip(target.blobs, layers, strict=True):
         progress.step(f"pushing {layer.digest[:19]}", layer.size)
@@ -149,7 +151,7 @@ def _typed(bootstrap: Descriptor, form: TargetForm) -> Descriptor:
     return replace(bootstrap, media_type=DOCKER_LAYER_GZIP) if form.docker else bootstrap
 
 
-def _blob_layer(blob: Blob) -> Descriptor:
+def blob_layer(blob: Blob) -> Descriptor:
     record = blob.record
     annotations = {NYDUS_BLOB_ANNOTATION: "true"}
     if record.features & BlobFeature.SEPARATE:  # only its metadata is ours

@@ -14,7 +14,9 @@ from fs.format.errors import local_errors
 
 @dataclass(frozen=True)
 class LayerFigures:
-    """Sizes in bytes, as stored. `chunks` are new ones; `shared_chunks` were there already."""
+    """Sizes in bytes, as stored. `chunks` are those of the blob; `shared_chunks`, of `shared_size`
+    bytes decoded, were there already: in the layer itself, a lower one or a dictionary.
+    """
 
     source_digest: str
     source_size: int
@@ -23,6 +25,7 @@ class LayerFigures:
     chunks: int
     shared_chunks: int
     seconds: float
+    shared_size: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ kernel has them. Nothing here is validated: the writer checks the format's limit
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, cast
 
 #: `context` of a chunk that is a piece of its own.
 NO_CONTEXT = -1
@@ -44,23 +45,62 @@ class Chunk(NamedTuple):
 HOLE = -1
 
 
-@dataclass(slots=True, eq=False)
+_TYPE, _DIRECTORY = 0o170000, 0o040000
+_NO_XATTRS: Mapping[bytes, bytes] = MappingProxyType({})
+#: Shared by all that can have no children, and not to be changed.
+_CHILDLESS = cast("dict[bytes, Node]", MappingProxyType({}))
+
+
 class Node:
     """One inode. `mode` has the file type bits of stat(2); `rdev` is as makedev gives it.
 
     `nlink` is the link count of a non-directory; 0 stands for the number of its
     names in the tree (they differ where an upper layer hides one of the names).
+    Trees have millions of nodes, so what most nodes lack is shared: `xattrs` and `chunks` are
+    replaced, never changed, and only directories have `children` that can be.
     """
 
-    mode: int
-    uid: int = 0
-    gid: int = 0
-    mtime: int = 0
-    mtime_nsec: int = 0
-    size: int = 0
-    rdev: int = 0
-    nlink: int = 0
-    target: bytes = b""
-    xattrs: dict[bytes, bytes] = field(default_factory=dict)
-    chunks: list[Chunk] = field(default_factory=list)
-    children: dict[bytes, Node] = field(default_factory=dict)
+    __slots__ = (
+        "children",
+        "chunks",
+        "gid",
+        "mode",
+        "mtime",
+        "mtime_nsec",
+        "nlink",
+        "rdev",
+        "size",
+        "target",
+        "uid",
+        "xattrs",
+    )
+
+    def __init__(
+        self,
+        mode: int,
+        uid: int = 0,
+        gid: int = 0,
+        mtime: int = 0,
+        mtime_nsec: int = 0,
+        size: int = 0,
+        rdev: int = 0,
+        nlink: int = 0,
+        target: bytes = b"",
+        xattrs: Mapping[bytes, bytes] = _NO_XATTRS,
+        chunks: Sequence[Chunk] = (),
+        children: dict[bytes, Node] | None = None,
+    ) -> None:
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.mtime = mtime
+        self.mtime_nsec = mtime_nsec
+        self.size = size
+        self.rdev = rdev
+        self.nlink = nlink
+        self.target = target
+        self.xattrs = xattrs
+        self.chunks = chunks
+        if children is None:
+            children = {} if mode & _TYPE == _DIRECTORY else _CHILDLESS
+        self.children = children

@@ -26,7 +26,7 @@ from fs.format.blobtable import (
     Compressor,
     Digester,
 )
-from fs.format.chunkinfo import ChunkFlag, ChunkInfo
+from fs.format.chunkrecords import ChunkRecords
 from fs.format.errors import FormatError
 from fs.format.layout import Layout, Placed
 from fs.format.tree import HOLE, Chunk, Node
@@ -35,8 +35,6 @@ from fs.format.xattrs import count_of
 _META_START = 4096
 _BLOCK_BITS = {512: 9, 4096: 12}
 _MAX_POSITION = 0xFFFFFF
-#: That of a slice of a gzip file is told by the chunk information alone.
-_STORED_FLAGS = ~ChunkFlag.ZRAN
 _MAX_BLOCK = 0xFFFFFFFE
 _ZERO_PAGE = bytes(4096)
 
@@ -76,10 +74,10 @@ def write_bootstrap(
     regions = _Regions.of(len(blobs), len(prefetch))
     inodes = _InodeWriter(layout, regions.meta, blobs, options)
     metadata = inodes.pack()
-    chunk_table = inodes.chunk_table()
+    chunks = inodes.chunks.sort()
 
     chunk_table_offset = _align(regions.meta + layout.end)
-    total = _align(chunk_table_offset + len(chunk_table))
+    total = _align(chunk_table_offset + chunks.size)
     out.write(bytes(erofs.SUPERBLOCK_OFFSET))
     out.write(_superblock(layout, regions, blobs, options).pack())
     out.write(
@@ -88,8 +86,8 @@ def write_bootstrap(
             regions.blob_table,
             BLOB_SIZE * len(blobs),
             options.chunk_size,
-            chunk_table_offset if chunk_table else 0,
-            len(chunk_table),
+            chunk_table_offset if chunks.size else 0,
+            chunks.size,
             regions.prefetch_table if prefetch else 0,
             4 * len(prefetch),
         ).pack()
@@ -102,8 +100,8 @@ def write_bootstrap(
     out.write(header)
     out.write(metadata)
     out.write(bytes(chunk_table_offset - regions.meta - _META_START - len(metadata)))
-    out.write(chunk_table)
-    out.write(bytes(total - chunk_table_offset - len(chunk_table)))
+    chunks.write(out)
+    out.write(bytes(total - chunk_table_offset - chunks.size))
 
 
 @dataclass(slots=True)
@@ -136,7 +134,7 @@ class _InodeWriter:
         self._block_bits = _BLOCK_BITS[options.block_size]
         self._chunk_size = options.chunk_size
         self._data = bytearray(layout.end - _META_START)
-        self._chunks: dict[tuple[bytes, int], tuple[Chunk, int]] = {}
+        self.chunks = ChunkRecords([bool(blob.features & BlobFeature.TARFS) for blob in blobs])
 
     def pack(self) -> bytearray:
         for placed in self._layout.inodes:
@@ -153,25 +151,6 @@ class _InodeWriter:
             except struct.error as error:
                 raise placed.error(f"a number is out of range ({error})") from error
         return self._data
-
-    def chunk_table(self) -> bytearray:
-        """The records of all chunks that files use, by digest and blob."""
-        table = bytearray()
-        for key in sorted(self._chunks):
-            chunk, file_offset = self._chunks[key]
-            table += ChunkInfo(
-                chunk.digest,
-                chunk.blob_index,
-                chunk.flags & _STORED_FLAGS,
-                chunk.compressed_size,
-                chunk.uncompressed_size,
-                chunk.compressed_offset,
-                chunk.uncompressed_offset,
-                file_offset,
-                chunk.position,
-                chunk.crc32,
-            ).pack()
-        return table
 
     def _pack_inode(self, placed: Placed, layout: int, size: int, u: int) -> int:
         """Write inode and attributes; returns the place after them in the metadata."""
@@ -268,14 +247,8 @@ class _InodeWriter:
         return low, high, chunk.uncompressed_offset >> self._block_bits
 
     def _add_chunk(self, placed: Placed, chunk: Chunk, file_offset: int) -> None:
-        key = chunk.digest, chunk.blob_index
-        known = self._chunks.get(key)
-        if known is None or known[0] != chunk:
-            self._check_chunk(placed, chunk)
-            tarfs = self._blobs[chunk.blob_index].features & BlobFeature.TARFS
-            if known is not None and not tarfs:
-                raise placed.error(f"blob {chunk.blob_index} has the same chunk at two places")
-        self._chunks[key] = chunk, file_offset
+        self._check_chunk(placed, chunk)
+        self.chunks.add(chunk, file_offset)
 
     def _check_chunk(self, placed: Placed, chunk: Chunk) -> None:
         if not 0 <= chunk.blob_index < len(self._blobs):

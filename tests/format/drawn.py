@@ -94,7 +94,8 @@ def _fill(draw: st.DrawFn, image: Image, node: Node) -> None:
 def _punch(draw: st.DrawFn, node: Node, data: bytes, chunk_size: int) -> bytes:
     number = draw(st.integers(0, len(node.chunks) - 1))
     length = node.chunks[number].uncompressed_size
-    node.chunks[number] = Chunk(bytes(32), HOLE, 0, 0, 0, 0, length)
+    hole = Chunk(bytes(32), HOLE, 0, 0, 0, 0, length)
+    node.chunks = [*node.chunks[:number], hole, *node.chunks[number + 1 :]]
     start = number * chunk_size
     return data[:start] + bytes(length) + data[start + length :]
 

@@ -131,7 +131,7 @@ def bad_trees() -> dict[str, tuple[Node, str]]:
     loop = Node(stat.S_IFDIR)
     loop.children[b"again"] = loop
     short = image.file(b"x" * 5000)
-    del short.chunks[1]
+    short.chunks = [short.chunks[0], *short.chunks[2:]]
     stray = image.file(b"y" * 100)
     stray.chunks = [stray.chunks[0]._replace(blob_index=3)]
     unaligned = image.file(b"z" * 100)

@@ -85,5 +85,5 @@ def _node(member: tarfile.TarInfo, position: int) -> Node:
         # Where builders write no digest; but a table has each digest once.
         digest = hashlib.sha256(b"%d" % place).digest()
         number = position + len(node.chunks)
-        node.chunks.append(Chunk(digest, 0, number, place, size, place, size))
+        node.chunks = [*node.chunks, Chunk(digest, 0, number, place, size, place, size)]
     return node

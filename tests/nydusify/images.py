@@ -10,9 +10,11 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from fs.format import codec
+from fs.format import blobmeta, codec
+from fs.format.blobtable import BlobFeature
 from fs.format.bootstrap import Bootstrap, open_bootstrap
 from fs.format.chunkinfo import ChunkFlag
+from fs.format.contexts import BatchContext, batch_contexts
 from fs.format.errors import VerifyError
 from fs.registry.platform import Platform
 from fs.registry.store import open_reader
@@ -68,14 +70,31 @@ def decode_blob(image: Bootstrap, index: int, blob: Path, decoded: Path) -> None
     """Write the decoded blob, every chunk verified: what a kernel mount takes as a device."""
     record = image.blobs[index]
     table = image.chunk_table(index)
+    batches: list[BatchContext] = []
+    rows = {}
     with blob.open("rb") as source, decoded.open("wb") as out:
+        if record.features & BlobFeature.BATCH:
+            start, size = blobmeta.chunk_info_range(record)
+            source.seek(start)
+            header, array = blobmeta.read_chunk_info(source.read(size), record)
+            batches = batch_contexts(array, header, "blob")
+            rows = {row.position: row for row in blobmeta.chunk_rows(array, header, "blob")}
         out.truncate(record.uncompressed_size)
         for number in range(len(table)):
             row = table.row(number)
-            source.seek(row.compressed_offset)
-            data = source.read(row.compressed_size)
-            if row.flags & ChunkFlag.COMPRESSED:
-                data = codec.decompress(record.compressor, data, row.uncompressed_size)
+            if row.flags & ChunkFlag.BATCH:
+                told = rows[row.position]
+                batch = batches[told.context]
+                source.seek(told.compressed_offset)
+                data = source.read(batch.compressed_size)
+                if batch.compressed_size != batch.uncompressed_size:
+                    data = codec.decompress(record.compressor, data, batch.uncompressed_size)
+                data = data[told.within : told.within + told.uncompressed_size]
+            else:
+                source.seek(row.compressed_offset)
+                data = source.read(row.compressed_size)
+                if row.flags & ChunkFlag.COMPRESSED:
+                    data = codec.decompress(record.compressor, data, row.uncompressed_size)
             if codec.digest(record.digester, data) != row.digest:
                 raise VerifyError(f"{blob}: chunk {number}")
             out.seek(row.uncompressed_offset)
