@@ -26,8 +26,7 @@ from fs.registry.store import StoreOptions
 from fs.trace import Paths, Touch, read_trace
 from nydusify.opened import ImagePlace, OpenedImage, open_image
 from nydusify.recording import record
-from nydusify.startup.files import ImageFiles
-from nydusify.startup.guess import guess
+from nydusify.startup.choice import guessed_set
 from nydusify.startup_set import Place, StartupSet
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
@@ -110,12 +109,8 @@ def _measure(recipe: Recipe, image: Path, work: Path, details: int | None) -> Co
 
 def _guessed(opened: OpenedImage, work: Path) -> StartupSet:
     assert opened.image
-    found = StartupSet(opened.bootstrap)
     with opened.contents(work) as contents:
-        for want in guess(ImageFiles(opened.bootstrap, contents.read), opened.image.config):
-            for offset, length in want.spans:
-                found.add_file(want.file.nid, offset, length)
-    return found
+        return guessed_set(contents, opened.image.config)
 
 
 def _stored_sizes(bootstrap: Bootstrap, places: Iterable[Place]) -> Mapping[Place, int]:

@@ -77,7 +77,9 @@ def _say(text: str) -> None:
 
 
 def _starts(recipe: Recipe, image: Path, server: Registry, work: Path) -> list[Start]:
-    nydus, fast = (f"{server.host}/{recipe.name}:{tag}" for tag in ("nydus", "optimized"))
+    nydus, guessed, fast = (
+        f"{server.host}/{recipe.name}:{tag}" for tag in ("nydus", "guessed", "optimized")
+    )
     run_to_end(
         [program("nydusify"), "convert", "--source", f"oci:{image}:{TAG}", "--target", nydus]
     )
@@ -88,8 +90,10 @@ def _starts(recipe: Recipe, image: Path, server: Registry, work: Path) -> list[S
         [program("nydusify"), "optimize", "--source", nydus, "--target", fast,
          "--trace", str(trace)]
     )  # fmt: skip
+    run_to_end([program("nydusify"), "optimize", "--source", nydus, "--target", guessed, "--guess"])
     return [
         _start(recipe, "nydus", nydus, server, work),
+        _start(recipe, "guessed", guessed, server, work),
         _start(recipe, "optimized", fast, server, work),
     ]
 

@@ -39,6 +39,7 @@ from nydusify.options import DEFAULT_BATCH_SIZE
 from nydusify.publish import BootstrapLayer, make_bootstrap_layer
 from nydusify.recording import Recording, record
 from nydusify.report import Progress, size_text
+from nydusify.startup.choice import guessed_set
 from nydusify.startup_set import Place, StartupSet, add_list, read_list
 from nydusify.unused import inodes
 from nydusify.workplace import workplace
@@ -50,7 +51,7 @@ _BLOCK = 4096
 
 @dataclass(frozen=True)
 class OptimizeOptions:
-    """One of `trace`, `prefetch_files` and `recording` says what the start-up set is.
+    """One of `trace`, `prefetch_files` and `recording` says what the start-up set is; else a guess.
 
     `keep_trace` is where a recorded trace is kept. The result does not depend on `threads`.
     """
@@ -100,8 +101,8 @@ def optimize(options: OptimizeOptions, progress: Progress) -> Optimized:
         open_image(options.source, work) as opened,
     ):
         writer.check()
-        chosen = _choose(options, opened, work, progress)
         with opened.contents(work) as contents:
+            chosen = _choose(options, opened, contents, work, progress)
             progress.step("copying the start-up set", 0)
             moved = move_startup(opened.bootstrap, contents, list(chosen), work, options.threads)
         layer = write_moved(moved, opened, work)
@@ -121,7 +122,11 @@ def optimize(options: OptimizeOptions, progress: Progress) -> Optimized:
 
 
 def _choose(
-    options: OptimizeOptions, opened: OpenedImage, work: Path, progress: Progress
+    options: OptimizeOptions,
+    opened: OpenedImage,
+    contents: Contents,
+    work: Path,
+    progress: Progress,
 ) -> StartupSet:
     chosen = StartupSet(opened.bootstrap)
     if options.prefetch_files is not None:
@@ -136,7 +141,9 @@ def _choose(
         if options.keep_trace:
             with local_errors(options.keep_trace):
                 shutil.copyfile(trace, options.keep_trace)
-    assert trace
+    if trace is None:
+        assert opened.image
+        return guessed_set(contents, opened.image.config)
     heading, touches = read_trace(str(trace))
     chosen.add_touches(touches, heading.blobs, str(trace))
     return chosen

@@ -1,8 +1,9 @@
 """Make an image whose start-up set is one region, fetched at once when the image is mounted.
 
 What belongs to the set is taken from a trace (`nydus-fs mount --trace`), from a list of
-files, or found out by starting the image (--record) until it is ready. The set is copied
-to a blob of its own; all other blobs stay as they are.
+files, found out by starting the image (--record) until it is ready, or guessed from its
+files and configuration (--guess). The set is copied to a blob of its own; all other blobs
+stay as they are.
 
 examples:
   nydusify optimize --source reg.example.com/app:nydus --target reg.example.com/app:fast \\
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sets.add_argument("--prefetch-files", type=Path, metavar="FILE",
                       help="paths, one a line, or nydus-image's JSON with ranges")  # fmt: skip
     sets.add_argument("--record", action="store_true", help="start the image, and see")
+    sets.add_argument("--guess", action="store_true", help="from what its files say")
     _add_record(parser)
     add("--policy", default=_POLICY, choices=(_POLICY,), help="as nydusify has it; the only one")
     add("--threads", type=int, default=os.cpu_count() or 1, metavar="N",

@@ -179,3 +179,9 @@ def test_a_trace_of_another_image_is_refused(
     given = ["--source", f"oci:{images}:nydus", "--target", f"oci:{tmp_path}/out:fast"]
     assert main(["optimize", *given, "--trace", str(file)]) == 3
     assert "is a trace of another image" in capsys.readouterr().err
+
+
+def test_a_guess_takes_what_every_start_reads(images: Path, tmp_path: Path) -> None:
+    done = optimize(images, tmp_path / "out", "--guess")
+    assert done["chunks"] == 1  # of etc/passwd; the image names no command
+    assert done["startup_size"] == len(b"root")
