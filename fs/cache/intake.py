@@ -11,7 +11,7 @@ from fs.cache.index import ContentIndex
 from fs.cache.plan import by_piece
 from fs.cache.quota import Quota
 from fs.format import codec
-from fs.format.blobtable import BlobRecord
+from fs.format.blobtable import BlobRecord, Compressor
 from fs.format.chunkinfo import IN_A_PIECE, ChunkFlag
 from fs.format.chunktable import ChunkRow, ChunkTable
 from fs.format.errors import Failure, FormatError, VerifyError
@@ -130,6 +130,8 @@ class Intake:
             if pieces is not None and chunk.context != NO_CONTEXT:
                 return pieces.decode(chunk.context, stored, "")
             compressor = self._blob.compressor if chunk.flags & ChunkFlag.COMPRESSED else 0
+            if compressor == Compressor.GZIP:
+                return codec.decompress_gzip_start(stored, chunk.uncompressed_size)
             return codec.decompress(compressor, stored, chunk.uncompressed_size)
         except FormatError as error:
             raise VerifyError(f"{self._where(chunk)}: {error}") from error

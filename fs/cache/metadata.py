@@ -2,7 +2,8 @@
 
 It is taken from the first of these places that has it:
 
-    <id>.blob.meta beside the bootstrap          came in the bootstrap layer, verified with it
+    <id>.blob.meta beside the bootstrap          came in the bootstrap layer, verified with it;
+                                                 the id may be that of the blob with the metadata
     <id>.blob.<digest>.meta in the cache         was fetched and verified before
     the blob of its own that the bootstrap names  proven by the digest of all of it
     the blob, behind the chunks                  proven by its table of contents, if it has one
@@ -57,7 +58,8 @@ async def chunk_information(
     name = blob.blob_id + ".blob"
     proof = _proof(blob)
     kept = os.path.join(cache, f"{name}.{proof.hex()[:16]}.meta") if proof and cache else ""
-    for path in (os.path.join(beside, name + ".meta"), kept):
+    brought = [blob.blob_id, blob.meta_digest.hex()]  # Nydus's converter takes the latter
+    for path in (*(os.path.join(beside, f"{each}.blob.meta") for each in brought), kept):
         found = await trio.to_thread.run_sync(_open, path)
         if found is not None:
             return found

@@ -152,8 +152,10 @@ class WholeFile:
         path = self._files.data_path.removesuffix(".data") + ".part"
         descriptor = await self._open_alone(path)
         try:
-            await self._fill(descriptor, urgency)
-            taken = await trio.to_thread.run_sync(self._store, descriptor)
+            taken = self._is_here(self._files)  # by whoever was at it before
+            if not taken:
+                await self._fill(descriptor, urgency)
+                taken = await trio.to_thread.run_sync(self._store, descriptor)
         except BaseException:
             os.close(descriptor)
             raise
@@ -164,6 +166,9 @@ class WholeFile:
             self.close()
             if self._quota is not None:
                 self._quota.entered(self._blob.uncompressed_size)
+
+    def _is_here(self, files: BlobFiles) -> bool:
+        return all(map(files.has, range(-(-self._blob.uncompressed_size // _PIECE))))
 
     async def _open_alone(self, path: str) -> int:
         """The partial file, once no other process is at it."""

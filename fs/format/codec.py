@@ -77,6 +77,22 @@ def decompress(compressor: int, data: Data, size: int, where: str = "") -> bytes
     return result
 
 
+def decompress_gzip_start(data: Data, size: int, where: str = "") -> bytes:
+    """The first `size` bytes of a gzip member, whatever follows them.
+
+    Chunks of eStargz layers, as Nydus refers to them, reach to the next chunk: behind the
+    content are padding and tar headers.
+    """
+    stream = isal_zlib.decompressobj(wbits=_GZIP_WINDOW_BITS)
+    try:
+        result = bytes(stream.decompress(data, size)) if size else b""
+    except GZIP_ERROR as error:
+        raise FormatError(f"gzip data does not decode: {error}", where) from error
+    if len(result) != size:
+        raise FormatError(f"gzip data holds {len(result)} bytes, expected {size}", where)
+    return result
+
+
 def decompress_frames(data: Data, size: int, where: str = "") -> bytes:
     """As `decompress`, for zstd frames that follow each other, some of them skippable."""
     if size == 0:

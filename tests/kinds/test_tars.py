@@ -116,6 +116,26 @@ def test_a_fetch_that_broke_off_is_continued(tmp_path: Path) -> None:
     trio.run(main)
 
 
+def test_two_mounts_fetch_it_once(image: tuple[Path, Path], tmp_path: Path) -> None:
+    bootstrap, blobs = image
+    (size,) = [path.stat().st_size for path in blobs.iterdir()]
+    fetched = []
+
+    async def one() -> None:
+        async with opened(bootstrap, blobs, tmp_path / "cache") as engine:
+            assert await engine.content(b"hello") == b"hello world\n"
+            fetched.extend(engine.backend.ranges)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(one)
+
+    trio.run(main)
+    assert sum(length for _, length in fetched) == size
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
 def test_a_wrong_beginning_is_fetched_anew(image: tuple[Path, Path], tmp_path: Path) -> None:
     bootstrap, blobs = image
     (blob,) = blobs.iterdir()
