@@ -387,10 +387,11 @@ class BlobCache:
         """Bring the chunks of `whole` by one request, those of `wanted` first."""
         with self._landing(flights):
             if self._intake.may_copy():
-                for decoded in await trio.to_thread.run_sync(
-                    self._intake.copy, whole, limiter=self._decoders
-                ):
-                    self._enter(decoded, flights)
+                for portion in plan.portions(self.table, whole):
+                    for decoded in await trio.to_thread.run_sync(
+                        self._intake.copy, portion, limiter=self._decoders
+                    ):
+                        self._enter(decoded, flights)
             if len(flights) == len(whole):
                 await self._fetch(wanted, whole, flights, urgency)
                 return
@@ -443,9 +444,9 @@ class BlobCache:
                     await self._fetch(piece, piece, single, urgency)
             return
         wrong: list[Decoded] = []
-        for part in parts:
+        for portion in [rows for part in parts for rows in plan.portions(self.table, part)]:
             for decoded in await trio.to_thread.run_sync(
-                self._intake.decode, part, base, body, limiter=self._decoders
+                self._intake.decode, portion, base, body, limiter=self._decoders
             ):
                 if isinstance(decoded.error, VerifyError):
                     wrong.append(decoded)

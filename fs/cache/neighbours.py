@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fs.cache.plan import adjoin
+from fs.cache.plan import DECODED, adjoin, decoded_size
 from fs.format.chunktable import ChunkTable
 
 _GROWTH = 2
@@ -38,11 +38,13 @@ class Neighbours:
         window = self._window(run)
         low, high = run[0], run[-1]
         while low and adjoin(self._table, low - 1, low, gap) and is_free(low - 1):
-            if self._size(low - 1, high) > window // 2:
+            if self._size(low - 1, high) > window // 2 or self._is_much(low - 1, high):
                 break
             low -= 1
         while high + 1 < len(self._table) and adjoin(self._table, high, high + 1, gap):
-            if self._size(low, high + 1) > window or not is_free(high + 1):
+            if self._size(low, high + 1) > window or self._is_much(low, high + 1):
+                break
+            if not is_free(high + 1):
                 break
             high += 1
         for place in self._places(low, high):
@@ -58,6 +60,9 @@ class Neighbours:
     def _places(self, low: int, high: int) -> range:
         start = self._table.compressed_offsets[low]
         return range(start // self._place, (start + self._size(low, high)) // self._place + 1)
+
+    def _is_much(self, low: int, high: int) -> bool:
+        return decoded_size(self._table, low, high) > DECODED
 
     def _size(self, low: int, high: int) -> int:
         offsets = self._table.compressed_offsets

@@ -11,11 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from fs.format.chunktable import ChunkTable
+from fs.format.tree import NO_CONTEXT
 
 #: Unwanted bytes between two pieces that are fetched along rather than by a second request.
 GAP = 16 << 10
 #: Adjoining pieces that readers wait for come by one request up to this size (bytes).
 MERGED = 1 << 20
+#: What one request may decode to (bytes): all of it is in memory at a time, and chunks of little
+#: more than zeros are stored in thousandths of their size.
+DECODED = 64 << 20
 #: For requests whose size is limited already.
 ANY_SIZE = 1 << 62
 
@@ -26,16 +30,18 @@ def requests(table: ChunkTable, rows: Iterable[int], limit: int, gap: int = GAP)
     A piece that is larger makes a request of its own.
     """
     found: list[list[int]] = []
-    start = end = 0
+    start = end = decoded = 0
     for row in rows:
         low = table.compressed_offsets[row]
         high = low + table.compressed_sizes[row]
-        if found and start <= low <= end + gap and (high <= end or high - start <= limit):
+        decoded += table.uncompressed_sizes[row]
+        near = start <= low <= end + gap and (high <= end or high - start <= limit)
+        if found and near and decoded <= DECODED:
             found[-1].append(row)
             end = max(end, high)
         else:
             found.append([row])
-            start, end = low, high
+            start, end, decoded = low, high, table.uncompressed_sizes[row]
     return found
 
 
@@ -47,6 +53,12 @@ def span(table: ChunkTable, rows: Iterable[int]) -> tuple[int, int]:
         start = offsets[row] if start < 0 else min(start, offsets[row])
         end = max(end, offsets[row] + sizes[row])
     return start, end - start
+
+
+def decoded_size(table: ChunkTable, low: int, high: int) -> int:
+    """An upper bound of what rows `low` to `high` decode to (bytes)."""
+    offsets = table.uncompressed_offsets
+    return offsets[high] + table.uncompressed_sizes[high] - offsets[low]
 
 
 def adjoin(table: ChunkTable, row: int, following: int, gap: int) -> bool:
@@ -86,3 +98,20 @@ def by_piece(table: ChunkTable, rows: Iterable[int]) -> list[list[int]]:
     for row in rows:
         found.setdefault(table.piece_of(row), []).append(row)
     return list(found.values())
+
+
+def portions(table: ChunkTable, rows: Iterable[int]) -> list[list[int]]:
+    """`rows` parted, by pieces, into what may be in memory at a time, decoded."""
+    found: list[list[int]] = []
+    size = DECODED
+    for piece in by_piece(table, rows):
+        first = piece[0]
+        whole = table.uncompressed_sizes[first]
+        if table.pieces is not None and table.contexts[first] != NO_CONTEXT:
+            whole = table.pieces.size(table.contexts[first])
+        size += whole
+        if size > DECODED:
+            found.append([])
+            size = whole
+        found[-1] += piece
+    return found

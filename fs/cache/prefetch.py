@@ -16,7 +16,7 @@ import trio
 
 from fs.cache.blob import BlobCache
 from fs.cache.fetch import Urgency
-from fs.cache.plan import adjoin, span
+from fs.cache.plan import DECODED, adjoin, decoded_size, span
 from fs.format.chunktable import ChunkTable
 from fs.format.errors import Failure, FormatError, UsageError, VerifyError
 
@@ -191,6 +191,8 @@ def _continues(table: ChunkTable, rows: list[int], row: int, limit: int) -> bool
     for between in range(rows[-1] + 1, row):
         if not low <= table.compressed_offsets[between] <= high:
             return False
+    if decoded_size(table, rows[0], row) > DECODED:
+        return False
     return span(table, (rows[0], row))[1] <= limit
 
 

@@ -25,7 +25,7 @@ from fs.cache.flight import Flight
 from fs.cache.quota import Quota
 from fs.format.blobtable import BlobRecord, Compressor
 from fs.format.chunktable import ChunkRow, ChunkTable
-from fs.format.errors import Failure, StorageError, UnreachableError, VerifyError
+from fs.format.errors import Failure, FormatError, StorageError, UnreachableError, VerifyError
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -38,6 +38,8 @@ _REQUEST = 4 << 20
 _REQUESTS = 4
 #: Another process fetches the file; whether it has ended is asked so often (seconds).
 _PATIENCE = 0.5
+#: Larger than any layer; what the pieces of a file take in memory is by its size (bytes).
+_LARGEST = 256 << 30
 #: A file that was taken back as soon as it was here is fetched so often.
 _ATTEMPTS = 3
 
@@ -54,6 +56,11 @@ def record_of(blob: BlobRecord) -> BlobRecord:
 
 def table_of(blob: BlobRecord) -> ChunkTable:
     """The pieces of a tar file (whose record is `record_of` of another). Their digest is its id."""
+    if blob.uncompressed_size > _LARGEST:
+        raise FormatError(
+            f"tar file of {blob.uncompressed_size} bytes, at most {_LARGEST} can be proven",
+            f"blob {blob.blob_id}",
+        )
     digest = bytes.fromhex(blob.blob_id)
     rows = []
     for position, start in enumerate(range(0, blob.uncompressed_size, _PIECE)):

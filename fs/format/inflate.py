@@ -19,6 +19,9 @@ _RAW = -15
 _GZIP = 31
 #: Checksum and length behind the deflate stream of a member.
 _TRAILER = 8
+#: Bytes fed at a time. A member that ends hands back what it was fed too much, as a copy; so
+#: with a whole slice at a time, one of many tiny members would take hours.
+_FED = 16 << 10
 
 
 class _Bits(NamedTuple):
@@ -89,17 +92,18 @@ def inflate(data: Data, size: int, dictionary: Data, byte: int, bits: int, where
 
 
 def _inflate(data: Data, size: int, dictionary: Data, byte: int, bits: int, where: str) -> bytes:
-    if bits:
-        data = _led_in(data, byte, bits)
+    rest = memoryview(_led_in(data, byte, bits) if bits else data)
     stream: Any = isal_zlib.decompressobj(wbits=_RAW, zdict=bytes(dictionary))
-    parts = [bytes(stream.decompress(data, size))]
-    got = len(parts[0])
-    trailer = _TRAILER
+    parts: list[bytes] = []
+    got, at, trailer = 0, 0, _TRAILER
     while got < size:
-        rest = stream.unused_data[trailer:] if stream.eof else b""
-        if not rest:
+        fed = rest[at : at + _FED]
+        if not fed:
             raise FormatError(f"slice of a gzip file holds {got} bytes, expected {size}", where)
-        stream, trailer = isal_zlib.decompressobj(wbits=_GZIP), 0
-        parts.append(bytes(stream.decompress(rest, size - got)))
+        at += len(fed)
+        parts.append(bytes(stream.decompress(fed, size - got)))
         got += len(parts[-1])
+        if stream.eof:
+            at += trailer - len(stream.unused_data)
+            stream, trailer = isal_zlib.decompressobj(wbits=_GZIP), 0
     return parts[0] if len(parts) == 1 else b"".join(parts)

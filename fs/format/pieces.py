@@ -134,6 +134,8 @@ def _placed(
     where: str,
 ) -> Iterator[ChunkRow]:
     rows = {position: row for row, position in enumerate(table.positions)}
+    begun: dict[int, int] = {}
+    left: dict[int, int] = {}
     for entry in chunk_rows(array, header, where):
         row = rows.get(entry.position)
         if row is None:
@@ -145,7 +147,13 @@ def _placed(
         ):
             raise FormatError(f"chunk {entry.position} is not where the bootstrap has it", where)
         if entry.flags & IN_A_PIECE:
-            yield _in_piece(chunk, entry, pieces, blob, where)
+            found = _in_piece(chunk, entry, pieces, blob, where)
+            piece = found.context
+            start = begun.setdefault(piece, found.compressed_offset)
+            left[piece] = left.get(piece, pieces.size(piece)) - found.uncompressed_size
+            if start != found.compressed_offset or left[piece] < 0:
+                raise FormatError(f"chunks of piece {piece} contradict each other", where)
+            yield found
         elif blob.features & BlobFeature.ZRAN or not chunk.compressed_size:
             raise FormatError(f"chunk {entry.position} is in no piece", where)
         else:

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fs.cache import plan
+from fs.cache.neighbours import Neighbours
+from fs.cache.prefetch import ranges
 from fs.format.blobtable import BlobFeature, BlobRecord
 from fs.format.chunktable import ChunkRow, ChunkTable
 from fs.format.contexts import BatchContext
@@ -55,6 +57,34 @@ def record(count: int, features: int = BlobFeature.ALIGNED) -> BlobRecord:
         compressed_size=1 << 30,
         uncompressed_size=4096 * count,
     )
+
+
+def swollen(count: int, size: int) -> ChunkTable:
+    """A table of chunks of `size` bytes, each of them stored in 10."""
+    rows = [
+        ChunkRow(number, 10 * number, 10, size * number, size, 1, bytes(32))
+        for number in range(count)
+    ]
+    blob = BlobRecord(
+        "0" * 64, chunk_count=count, compressed_size=10 * count, uncompressed_size=size * count
+    )
+    return ChunkTable(rows, blob, "test")
+
+
+def test_no_request_decodes_to_more_than_memory_is_for() -> None:
+    table = swollen(100, 8 << 20)
+    most = plan.DECODED // (8 << 20)
+    every = range(len(table))
+    for found in (
+        plan.requests(table, every, plan.MERGED),
+        plan.portions(table, every),
+        ranges(table, list(every), plan.MERGED),
+    ):
+        assert [row for rows in found for row in rows] == list(every)
+        assert max(map(len, found)) == most
+    around = Neighbours(table, 128 << 10).around([50], lambda row: True, plan.GAP)
+    assert 50 in around
+    assert len(around) <= most
 
 
 def test_requests_join_what_adjoins_up_to_the_limit() -> None:

@@ -8,11 +8,14 @@ import tracemalloc
 import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from typing import Any
+from unittest import mock
 
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from isal import isal_zlib
 
 from fs.format import blobmeta, codec
 from fs.format.blobtable import BlobFeature, BlobRecord, Compressor
@@ -105,6 +108,32 @@ def test_a_slice_goes_on_through_members_of_the_file() -> None:
     assert inflate(members[10:], len(content), b"", 0, 0, "members") == content
     with pytest.raises(FormatError):
         inflate(members[10:-20], len(content), b"", 0, 0, "members")
+
+
+def test_many_tiny_members_cost_what_they_have_in_bytes() -> None:
+    """What is behind a member is never copied as a whole: 100,000 times 2 MB here."""
+    members = zlib.compress(b"a", wbits=-15) + bytes(8) + zlib.compress(b"", wbits=31) * 100_000
+    fed = 0
+
+    class Counting:
+        def __init__(self, stream: Any) -> None:  # noqa: ANN401 - it has no name
+            self.stream = stream
+
+        def decompress(self, data: memoryview, size: int) -> bytes:
+            nonlocal fed
+            fed += len(data)
+            return bytes(self.stream.decompress(data, size))
+
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any of its own
+            return getattr(self.stream, name)
+
+    make = isal_zlib.decompressobj
+    with (
+        mock.patch.object(isal_zlib, "decompressobj", lambda **how: Counting(make(**how))),
+        pytest.raises(FormatError, match="holds 1 bytes"),
+    ):
+        inflate(members, 1000, b"", 0, 0, "members")
+    assert len(members) <= fed < 2 << 30
 
 
 @given(st.binary(max_size=300), st.binary(max_size=40), st.integers(0, 255), st.integers(0, 7),
@@ -214,6 +243,30 @@ def test_pieces_that_cannot_be(context: BatchContext, place: tuple[int, int], sa
     array = array_of(table, ChunkFlag.BATCH, [place], pack_batches([context]))
     with pytest.raises(FormatError, match=said):
         placed(table, array, header_of(array, 1, BATCH, 1), blob, "test")
+
+
+@pytest.mark.parametrize(
+    ("places", "ends"),
+    [
+        pytest.param([(0, 0), (0, 0)], (0, 0), id="they share bytes of the piece"),
+        pytest.param([(0, 0), (0, 100)], (0, 1 << 29), id="they store it at two places"),
+    ],
+)
+def test_chunks_of_a_piece_that_contradict_each_other(
+    places: list[tuple[int, int]], ends: tuple[int, int]
+) -> None:
+    blob = record_of([100, 100], BATCH)
+    table = table_of([100, 100], blob)
+    rows = [
+        table.row(number)._replace(
+            flags=1 | ChunkFlag.BATCH, context=context, within=within, compressed_offset=end
+        )
+        for number, ((context, within), end) in enumerate(zip(places, ends, strict=True))
+    ]
+    size = 150 if ends == (0, 0) else 200
+    array = blobmeta.pack_v2(rows) + pack_batches([BatchContext(50, size)])
+    with pytest.raises(FormatError, match="contradict"):
+        placed(table, array, header_of(array, 2, BATCH, 1), blob, "test")
 
 
 @settings(deadline=None)

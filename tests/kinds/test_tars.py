@@ -9,8 +9,9 @@ import pytest
 import trio
 
 from fs.cache.inventory import verify
-from fs.cache.tarball import record_of
-from fs.format.errors import StorageError, VerifyError
+from fs.cache.tarball import record_of, table_of
+from fs.format.blobtable import BlobFeature, BlobRecord
+from fs.format.errors import FormatError, StorageError, VerifyError
 from fs.image import map_bootstrap
 from tests.kinds.engine import Opened, opened
 from tests.kinds.mounted import DRIVERS, served
@@ -67,6 +68,14 @@ def test_nothing_is_served_of_a_file_that_is_not_what_its_name_says(
             assert await engine.content(b"hello") == b"hello world\n"
 
     trio.run(main)
+
+
+def test_a_file_of_absurd_size_is_refused_before_its_pieces_are_counted() -> None:
+    blob = BlobRecord(
+        "0" * 64, features=BlobFeature.TARFS, compressed_size=1 << 39, uncompressed_size=1 << 43
+    )
+    with pytest.raises(FormatError, match="at most"):
+        table_of(record_of(blob))
 
 
 def test_readers_wait_for_one_fetch_of_the_whole(image: tuple[Path, Path], tmp_path: Path) -> None:
