@@ -39,7 +39,6 @@ def parser() -> argparse.ArgumentParser:
         prog="nydus-fs",
         description="Mount container images whose content is fetched when it is read.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     top.add_version()
@@ -49,7 +48,6 @@ def parser() -> argparse.ArgumentParser:
         help="mount an image",
         description="Mount an image; returns when it can be used.",
         epilog=_SOURCE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     _add_mount_arguments(mount)

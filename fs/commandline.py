@@ -6,6 +6,8 @@ A wrong command line is a UsageError: one line, like any failure.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 from typing import NoReturn
 
 from fs.format.errors import UsageError
@@ -14,7 +16,37 @@ from fs.format.errors import UsageError
 VERSION = "0.1.0"
 
 
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Texts as they are written, as wide as the terminal.
+
+    argparse asks its formatter at each argument that is added, and would import shutil for
+    the width, and all compressors of the standard library with it.
+    """
+
+    def __init__(
+        self,
+        prog: str,
+        indent_increment: int = 2,
+        max_help_position: int = 24,
+        width: int | None = None,
+    ) -> None:
+        super().__init__(prog, indent_increment, max_help_position, width or _columns() - 2)
+
+
+def _columns() -> int:
+    """As shutil.get_terminal_size has it."""
+    with contextlib.suppress(KeyError, ValueError):
+        if (told := int(os.environ["COLUMNS"])) > 0:
+            return told
+    with contextlib.suppress(OSError):
+        return os.get_terminal_size(1).columns or 80
+    return 80
+
+
 class Parser(argparse.ArgumentParser):
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        return Formatter(self.prog)
+
     def add_version(self) -> None:
         line = f"{self.prog} {VERSION}"
         self.add_argument(

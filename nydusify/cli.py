@@ -54,7 +54,6 @@ def parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(
             command.name, help=command.help, description=module.__doc__, allow_abbrev=False
         )
-        verb.formatter_class = argparse.RawDescriptionHelpFormatter
         module.add_arguments(verb)
         verb.set_defaults(run=module.run)
     return top

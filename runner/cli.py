@@ -38,7 +38,6 @@ DEFAULT_ROOT = "/var/lib/lazyrun"
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    import argparse
 
     from fs.commandline import Parser
 
@@ -46,7 +45,6 @@ def parser() -> argparse.ArgumentParser:
         prog="lazyrun",
         description="Run containers from images that are loaded while they run.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     top.add_version()
@@ -69,14 +67,12 @@ def _verb(
     text: str,
     epilog: str | None = None,
 ) -> argparse.ArgumentParser:
-    import argparse
 
     verb = verbs.add_parser(
         name,
         help=text,
         description=f"{text[0].upper()}{text[1:]}.",
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     verb.add_argument(

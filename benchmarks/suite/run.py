@@ -28,6 +28,9 @@ from nydusify.readiness import Exit, Line, NotReadyError, Program, Ready
 _READY_SECONDS = 900.0
 _END_SECONDS = 5.0
 _SETTLE_SECONDS = 0.2
+#: Daemons are left alone until they use less than this share of a processor, or so long.
+_IDLE_SHARE = 0.02
+_IDLE_SECONDS = 5.0
 
 
 class RunError(RuntimeError):
@@ -84,13 +87,25 @@ class Result:
         }
 
 
+def settle(account: Account) -> None:
+    """Let daemons that were just started come to rest, and empty the page cache."""
+    deadline = time.monotonic() + _IDLE_SECONDS
+    used = account.cpu_seconds()
+    while time.monotonic() < deadline:
+        time.sleep(_SETTLE_SECONDS)
+        before, used = used, account.cpu_seconds()
+        if used - before < _SETTLE_SECONDS * _IDLE_SHARE:
+            break
+    drop_caches()
+
+
 def start_once(mode: Mode, place: Place, reached: Reached) -> Result:
     """Start the image until it is ready, and end it."""
     with mode.at(place) as plan:
         if mode.again:
             _start(plan, place, reached)
         else:
-            drop_caches()
+            settle(place.account)
         return _start(plan, place, reached)
 
 
@@ -140,7 +155,7 @@ def awaited(run: Run) -> Ready:
 def read_once(mode: Mode, place: Place, reached: Reached) -> Result:
     """Make the image available and read its whole tree, as a backup would."""
     with mode.at(place) as plan:
-        drop_caches()
+        settle(place.account)
         result = Result()
         meter = _show(plan, place, reached, result)
         command = ["sh", "-c", 'tar -C "$0" -cf - . | cat >/dev/null', str(plan.tree)]
@@ -153,7 +168,7 @@ def read_once(mode: Mode, place: Place, reached: Reached) -> Result:
 def read_scattered(mode: Mode, place: Place, reached: Reached) -> Result:
     """Read the tree's files in an order of no meaning; moments are shares of its bytes."""
     with mode.at(place) as plan:
-        drop_caches()
+        settle(place.account)
         result = Result()
         meter = _show(plan, place, reached, result)
         script = Path(__file__).with_name("scatter.py")

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import time
@@ -58,6 +57,8 @@ class Record(NamedTuple):
 
 def private_directory(mountpoint: str, state_root: str | None) -> str:
     """The directory of a daemon for `mountpoint` (absolute, resolved) alone."""
+    import hashlib  # loads a large library, and a node's daemon has no use for it
+
     name = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]
     return os.path.join(state_root or default_state_root(), name)
 

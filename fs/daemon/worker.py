@@ -6,12 +6,14 @@ are ready. All that it would need to remember is in the state file and the cache
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
 import socket
 import sys
 from contextlib import suppress
+from functools import partial
 
 import trio
 
@@ -36,6 +38,14 @@ log = logging.getLogger(__name__)
 #: Threads that hold the interpreter for long make every request wait (seconds).
 _SWITCH_INTERVAL = 0.0005
 _THE_INSTANCE = 1
+#: Modules that are imported where they are used, as not every mount does.
+_FIRST_NEEDED = (
+    "fs.registry.remote",
+    "fs.backend.image",
+    "fs.format.reader6",
+    "encodings.idna",
+    "http.client",
+)
 
 
 def main(channel: int, lock: int, *sockets: int) -> None:
@@ -94,6 +104,10 @@ class Worker:
             nursery.start_soon(verbs.serve, sockets[0], operations)
             nursery.start_soon(api.serve, sockets[1], operations, self._session.traffic)
             self._say("ready")
+            if self._identity.generation == 0:  # successors have readers to serve
+                nursery.start_soon(
+                    partial(trio.to_thread.run_sync, preload, abandon_on_cancel=True)
+                )
             await self._session.ended.wait()
             self._over = True
             nursery.cancel_scope.cancel()
@@ -182,6 +196,15 @@ class Worker:
             if is_mounted(mountpoint):
                 unmount_kernel(mountpoint, lazy=True)
         self._nursery.cancel_scope.cancel()
+
+
+def preload() -> None:
+    """Import what the first mount needs: in a thread, while nobody waits for it.
+
+    Who does import the same, waits for the same lock and loses nothing.
+    """
+    for name in _FIRST_NEEDED:
+        importlib.import_module(name)
 
 
 async def _end_on_signal(scope: trio.CancelScope) -> None:
