@@ -111,7 +111,7 @@ def _by_layout(image: Path, work: Path) -> list[Row]:
 
 def _convert(source: str, target: str, work: Path) -> None:
     run_to_end(
-        [program("nydusify"), "convert", "--source", source, "--target", target,
+        [program("nydusify"), "convert", "--no-layer-cache", "--source", source, "--target", target,
          "--work-dir", str(work)]
     )  # fmt: skip
 

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _FIELDS = ("bootstrap", "manifest_digest", "image_config")
 _LIMIT = 16 << 20
-_OTHER_PLACES = ("oci:", "oci-archive:", "docker-archive:")
+_OTHER_PLACES = ("oci:", "oci-archive:", "docker-archive:", "containerd:")
 
 
 class ImageRecord:

@@ -39,6 +39,7 @@ COMMANDS = (
     Command("slim", "nydusify.verbs.slim", "keep only the files that a traced run has read"),
     Command("stat", "nydusify.verbs.stat", "count files and chunks, and what images share"),
     Command("unpack", "nydusify.verbs.unpack", "unpack a Nydus image into a tar or a directory"),
+    Command("cache", "nydusify.verbs.cache", "list or delete what is kept of converted layers"),
     Command("optimize", "nydusify.verbs.optimize", "put what the start needs into one region"),
 )
 

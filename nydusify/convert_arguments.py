@@ -20,6 +20,7 @@ examples:
   start-up    nydusify convert --source … --target … --prefetch-patterns /usr/bin/app /etc/app
   backend     nydusify convert --source … --target … --backend-type localfs
                   --backend-config '{"dir": "/srv/blobs"}'
+  caches      nydusify convert --source … --target … --build-cache registry.example.com/cache:app
   registries  nydusify convert --source … --target … --auth-file login.json --ca-file ca.pem
   reverse     nydusify convert --reverse --source registry.example.com/app:nydus --target oci:app
 """
@@ -32,6 +33,7 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     _add_format(parser.add_argument_group("format"))
     _add_startup(parser.add_argument_group("what is read first"))
     _add_backend(parser.add_argument_group("blobs outside of the target"))
+    _add_caches(parser.add_argument_group("layers that were converted before"))
     add_access_arguments(parser)
     _add_reverse(parser.add_argument_group("the other way"))
     _add_work(parser.add_argument_group("this run"))
@@ -137,12 +139,56 @@ def _add_backend(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "--backend-type",
+        metavar="TYPE",
         choices=("localfs", "s3", "oss"),
-        help="blobs are put in a directory or a bucket, and not into the target",
+        help="localfs or s3: blobs are put in a directory or a bucket, and not into the target",
     )
     add("--backend-config", metavar="JSON", help="the backend's configuration, as nydusd has it")
     add("--backend-config-file", metavar="FILE", help="the same in a file")
     add("--backend-force-push", action="store_true", help="put there even what is there")
+
+
+def _add_caches(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add_cache_directory(group)
+    add("--no-layer-cache", action="store_true", help="neither look there nor keep anything")
+    add(
+        "--layer-cache-size",
+        metavar="SIZE",
+        default="10GiB",
+        help="what it may take: 500MiB, 20GiB; the least recently used goes (default: %(default)s)",
+    )
+    registry = group.add_mutually_exclusive_group()
+    registry.add_argument(
+        "--build-cache", metavar="REF", help="look there, too, and put new ones there"
+    )
+    registry.add_argument(
+        "--build-cache-tag", metavar="TAG", help="the same, under another tag of the target"
+    )
+    add(
+        "--build-cache-version",
+        metavar="TEXT",
+        default="v1",
+        help="of the entries that are used and made (default: %(default)s)",
+    )
+    add(
+        "--build-cache-max-records",
+        metavar="N",
+        type=int,
+        default=200,
+        help="how many layers it keeps, at most 200 (default: %(default)s)",
+    )
+    add("--build-cache-insecure", action="store_true", help="as --target-insecure")
+
+
+def add_cache_directory(group: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    group.add_argument(
+        "--layer-cache",
+        type=Path,
+        metavar="DIR",
+        help="where they are kept on this machine (default: $NYDUSIFY_CACHE;"
+        " /var/cache/nydusify for root, else below $XDG_CACHE_HOME)",
+    )
 
 
 def _add_reverse(group: argparse._ArgumentGroup) -> None:
@@ -159,7 +205,11 @@ def _add_reverse(group: argparse._ArgumentGroup) -> None:
         help="of the layer that --reverse makes (default: %(default)s)",
     )
     add("--source-backend-type", metavar="TYPE", help="where the source's blobs are, if elsewhere")
-    add("--source-backend-config", metavar="FILE", help="the configuration of that backend")
+    add(
+        "--source-backend-config",
+        metavar="FILE",
+        help="that backend's configuration: a file, or JSON",
+    )
 
 
 def _add_work(group: argparse._ArgumentGroup) -> None:

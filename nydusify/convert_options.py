@@ -16,9 +16,17 @@ from fs.format.errors import FormatError, UsageError, local_failure
 from fs.registry.platform import Platform, parse_platform
 from fs.registry.reference import parse_reference
 from fs.registry.retry import RetryPolicy
-from fs.registry.store import StoreOptions
+from fs.registry.store import StoreOptions, registry_reference
 from nydusify.access import store_options
-from nydusify.options import ConvertOptions, TargetForm, parse_batch_size, parse_chunk_size
+from nydusify.options import (
+    MAX_RECORDS,
+    CacheOptions,
+    ConvertOptions,
+    TargetForm,
+    parse_batch_size,
+    parse_chunk_size,
+    parse_size,
+)
 
 #: Sources that are in no registry.
 _ELSEWHERE = ("oci:", "oci-archive:", "docker-archive:", "containerd:", "dir:", "layer:")
@@ -46,6 +54,7 @@ def convert_options(arguments: argparse.Namespace) -> ConvertOptions:
         prefetch=_prefetch_patterns(arguments),
         refer=arguments.oci_ref,
         work_dir=arguments.work_dir or (Path(temporary) if temporary else None),
+        caches=_caches(arguments),
         source_store=store_options(arguments, insecure=arguments.source_insecure),
         target_store=_target_store(arguments),
         threads=arguments.threads,
@@ -131,6 +140,46 @@ def _backend(arguments: argparse.Namespace) -> BackendConfig | None:
     if file is not None:
         return load_config(file, kind)
     return parse_config(text.encode(), "--backend-config", kind)
+
+
+def cache_directory(arguments: argparse.Namespace) -> Path | None:
+    """Where converted layers are kept; None if an empty $NYDUSIFY_CACHE forbids it."""
+    if arguments.layer_cache is not None:
+        return Path(arguments.layer_cache)
+    given = os.environ.get("NYDUSIFY_CACHE")
+    if given is not None:
+        return Path(given) if given else None
+    if os.geteuid() == 0:
+        return Path("/var/cache/nydusify")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "nydusify"
+
+
+def _caches(arguments: argparse.Namespace) -> CacheOptions:
+    if not 1 <= arguments.build_cache_max_records <= MAX_RECORDS:
+        raise UsageError(f"--build-cache-max-records is from 1 to {MAX_RECORDS}")
+    registry = arguments.build_cache or ""
+    if arguments.build_cache_tag is not None:
+        registry = _beside_target(arguments)
+    return CacheOptions(
+        directory=None if arguments.no_layer_cache else cache_directory(arguments),
+        limit=parse_size(arguments.layer_cache_size),
+        registry=registry,
+        registry_store=replace(
+            _target_store(arguments),
+            insecure=arguments.build_cache_insecure or arguments.target_insecure,
+        ),
+        version=arguments.build_cache_version,
+        max_records=arguments.build_cache_max_records,
+    )
+
+
+def _beside_target(arguments: argparse.Namespace) -> str:
+    target = _target(arguments, _source(arguments))
+    reference = registry_reference(target)
+    if reference is None:
+        raise UsageError("--build-cache-tag works only with a target in a registry")
+    return f"{reference.name}:{arguments.build_cache_tag}"
 
 
 def _prefetch_patterns(arguments: argparse.Namespace) -> tuple[str, ...]:

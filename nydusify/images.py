@@ -27,6 +27,7 @@ from fs.registry.mediatypes import (
 )
 from fs.registry.store import ImageWriter, open_writer, registry_reference
 from nydusify.conversion import convert_image
+from nydusify.kept_layers import KeptLayers, opened_caches
 from nydusify.options import ConvertOptions
 from nydusify.publish import Destination, encode_json
 from nydusify.referring import refer_image
@@ -51,10 +52,11 @@ def convert(
     with ExitStack() as stack:
         writer = stack.enter_context(closing(open_writer(options.target, options.target_store)))
         work = stack.enter_context(workplace(options.work_dir))
-        source = stack.enter_context(open_sources(options.source, selection, options.source_store))
+        caches = stack.enter_context(opened_caches(options.caches, say))
+        access = replace(options.source_store, documents=caches.local)
+        source = stack.enter_context(open_sources(options.source, selection, access))
         _check_stored(source, options)
         storage = stack.enter_context(_storage(options))
-        writer.check()
         _say_notes(source, options, say)
         several = options.form.merged or len(source.images) > 1
         destination = Destination(
@@ -64,13 +66,18 @@ def convert(
             tag=not several,
             in_registry=registry_reference(options.target) is not None,
         )
-        make = partial(refer_image, source.reader) if options.refer else convert_image
+        kept = KeptLayers(caches, destination, work, _once(writer.check))
+        make = partial(convert_image, store=kept)
+        if options.refer:
+            writer.check()
+            make = partial(refer_image, source.reader)
         made = [
             make(image, destination, options, _place(work, number), progress)
             for number, image in enumerate(source.images)
         ]
         if several:
             index = _publish_index(source, [each[0] for each in made], options, writer, progress)
+        caches.publish(registry_reference(options.target))
     seconds = round(time.monotonic() - started, 3)
     reports = [report for _, report in made]
     if not several:
@@ -89,6 +96,18 @@ def _storage(options: ConvertOptions) -> Iterator[BlobStorage | None]:
     with closing(open_storage(options.form.backend, options.target_store)) as storage:
         storage.check()
         yield storage
+
+
+def _once(check: Callable[[], None]) -> Callable[[], None]:
+    """`check`, which costs requests, for the first call only."""
+    done: list[bool] = []
+
+    def checked() -> None:
+        if not done:
+            check()
+            done.append(True)
+
+    return checked
 
 
 def _place(work: Path, number: int) -> Path:

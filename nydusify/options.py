@@ -12,8 +12,10 @@ from fs.format.errors import UsageError
 from fs.registry.platform import Platform
 from fs.registry.store import StoreOptions
 
-_SIZE = re.compile(r"(0x[0-9a-f]+|[0-9]+)\s*(?:(k|m)(?:i?b)?)?", re.IGNORECASE)
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20}
+_SIZE = re.compile(r"(0x[0-9a-f]+|[0-9]+)\s*(?:(k|m|g|t)(?:i?b)?)?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+#: Of a build cache, as nydusify has it.
+MAX_RECORDS = 200
 
 #: Chosen by measurement, see docs/choices.md.
 DEFAULT_BATCH_SIZE = 1 << 20
@@ -37,6 +39,21 @@ class TargetForm:
 
 
 @dataclass(frozen=True)
+class CacheOptions:
+    """Where converted layers are kept: in `directory` (None: nowhere), up to `limit` bytes.
+
+    `registry` is the place of a build cache, "" for none, with at most `max_records` layers.
+    """
+
+    directory: Path | None = None
+    limit: int = 10 << 30
+    registry: str = ""
+    registry_store: StoreOptions = field(default_factory=StoreOptions)
+    version: str = "v1"
+    max_records: int = MAX_RECORDS
+
+
+@dataclass(frozen=True)
 class ConvertOptions:
     """`source` and `target` are places as fs.registry.store has them, or dir: and layer:.
 
@@ -56,14 +73,23 @@ class ConvertOptions:
     prefetch: tuple[str, ...] = ()
     refer: bool = False
     work_dir: Path | None = None
+    caches: CacheOptions = field(default_factory=CacheOptions)
     source_store: StoreOptions = field(default_factory=StoreOptions)
     target_store: StoreOptions = field(default_factory=StoreOptions)
     threads: int = 2
 
 
+def parse_size(text: str) -> int:
+    """Bytes from 0x100000, 1048576, 1024K, 1MiB or 10GiB; UsageError."""
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise UsageError(f"{text[:40]!r} is not a size: write 0x100000, 1048576 or 1MiB")
+    return int(match[1], 0) * _UNITS[(match[2] or "").lower()]
+
+
 def parse_chunk_size(text: str) -> int:
-    """Bytes from 0x100000, 1048576, 1024K or 1MiB; UsageError if no chunk can have that size."""
-    size = _size(text)
+    """The same; UsageError if no chunk can have that size."""
+    size = parse_size(text)
     if size & (size - 1) or not MIN_CHUNK_SIZE <= size <= MAX_CHUNK_SIZE:
         raise UsageError(f"chunk size {text} is not a power of two from 4 KiB to 16 MiB")
     return size
@@ -73,16 +99,9 @@ def parse_batch_size(text: str | None, chunk_size: int) -> int:
     """As for chunks, at most their size, or 0; of None, the default as far as that allows it."""
     if text is None:
         return min(DEFAULT_BATCH_SIZE, chunk_size)
-    size = _size(text)
+    size = parse_size(text)
     if size & (size - 1) or (size and not MIN_CHUNK_SIZE <= size <= MAX_CHUNK_SIZE):
         raise UsageError(f"batch size {text} is neither 0 nor a power of two from 4 KiB to 16 MiB")
     if size > chunk_size:
         raise UsageError(f"batch size {text} is larger than the chunk size, {chunk_size}")
     return size
-
-
-def _size(text: str) -> int:
-    match = _SIZE.fullmatch(text.strip())
-    if not match:
-        raise UsageError(f"{text[:40]!r} is not a size: write 0x100000, 1048576 or 1MiB")
-    return int(match[1], 0) * _UNITS[(match[2] or "").lower()]

@@ -130,6 +130,7 @@ def _complete() -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ[leaks.MARK] = uuid.uuid4().hex
+    os.environ["NYDUSIFY_CACHE"] = ""  # conversions are what is tested, unless a test says so
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

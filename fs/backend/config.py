@@ -72,7 +72,12 @@ class BackendConfig(NamedTuple):
 
 
 def load_config(path: str, kind: str | None = None) -> BackendConfig:
-    """The backend that a file describes; `kind` must be what the file says, if it does."""
+    """The backend that a file, or JSON in its place, describes.
+
+    `kind` must be what it says itself, if it does.
+    """
+    if path.lstrip().startswith("{"):
+        return parse_config(path.encode(), "the backend's configuration", kind)
     with local_errors(path), Path(path).open("rb") as file:
         raw = file.read(_MAX_FILE + 1)
     return parse_config(raw, path, kind)

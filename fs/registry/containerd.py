@@ -8,6 +8,7 @@ platforms) is not there to be read.
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 import threading
@@ -45,6 +46,8 @@ class ContainerdReader:
             raise UsageError(f"containerd:{name[:200]}: no image can have that name")
         environment = options.environment
         address = options.containerd_address or environment.get("CONTAINERD_ADDRESS") or ADDRESS
+        if not os.path.exists(address):  # ctr would wait for it
+            raise UnreachableError(f"containerd:{name}: no containerd at {address}")
         namespace = options.containerd_namespace or environment.get("CONTAINERD_NAMESPACE")
         self._image = name
         self._command = ["ctr", "-a", address, "-n", namespace or NAMESPACE]

@@ -19,6 +19,7 @@ from typing import BinaryIO, cast
 from fs.format.errors import FormatError, UsageError, VerifyError, local_errors
 from fs.registry.body import PIECE, BlobBody
 from fs.registry.client import RegistryClient
+from fs.registry.config import MAX_CONFIG
 from fs.registry.descriptor import Descriptor
 from fs.registry.digest import check_bytes, verified
 from fs.registry.failover import Hosts
@@ -45,6 +46,7 @@ class RegistryReader:
     ) -> None:
         self._reference = reference
         self._hosts = Hosts(reference, options, hosts)
+        self._documents = options.documents
         self._lock = threading.Lock()
         self._known_top: Manifest | Index | None = None
         self._brought: OrderedDict[tuple[str, int, int], set[RegistryClient]] = OrderedDict()
@@ -80,8 +82,16 @@ class RegistryReader:
             raise FormatError(
                 f"{descriptor.digest} has {descriptor.size} bytes, at most {limit}", self.name
             )
+        documents = self._documents if limit <= MAX_CONFIG else None
+        kept = documents.read_document(descriptor) if documents else None
+        if kept is not None:
+            check_bytes(kept, descriptor.digest, descriptor.size, self.name)
+            return kept
         with self.open_blob(descriptor) as stream:
-            return stream.read()
+            raw = stream.read()
+        if documents:
+            documents.keep_document(descriptor, raw)
+        return raw
 
     def read_manifest(self, descriptor: Descriptor) -> bytes:
         if descriptor.size > MAX_MANIFEST:

@@ -121,6 +121,14 @@ class ImageWriter(Protocol):
     def close(self) -> None: ...
 
 
+class DocumentCache(Protocol):
+    """Keeps small blobs of registries; what it gives is the blob, or None."""
+
+    def read_document(self, descriptor: Descriptor) -> bytes | None: ...
+
+    def keep_document(self, descriptor: Descriptor, raw: bytes) -> None: ...
+
+
 @dataclass(frozen=True)
 class StoreOptions:
     """How registries are reached. Only command lines fill `environment` (with os.environ).
@@ -131,6 +139,7 @@ class StoreOptions:
     `environment`: HOME, DOCKER_CONFIG, REGISTRY_AUTH_FILE, XDG_*, PATH, *_PROXY.
     `containerd_address`, `containerd_namespace`: else those of containerd's environment
     variables, else its own defaults.
+    `documents`: where images' configurations are kept between runs.
     Timeouts are in seconds, of one wait each; for all waits of an answer see
     fs/registry/pace.py.
     """
@@ -142,6 +151,7 @@ class StoreOptions:
     hosts_dirs: tuple[Path, ...] = ()
     containerd_address: str = ""
     containerd_namespace: str = ""
+    documents: DocumentCache | None = field(default=None, repr=False)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     connect_timeout: float = 10.0

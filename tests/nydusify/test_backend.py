@@ -80,6 +80,22 @@ def test_directory(tmp_path: Path) -> None:
     assert (tmp_path / "blobs" / ids[0]).stat().st_mtime_ns > first
 
 
+def test_and_back(tmp_path: Path) -> None:
+    """--reverse takes the blobs from the directory; the backend is told in a file or at once."""
+    config = json.dumps({"dir": str(tmp_path / "blobs")})
+    (tmp_path / "config.json").write_text(config)
+    assert convert(tmp_path, "--backend-type", "localfs", "--backend-config", config) == 0
+    digests = set()
+    for number, given in enumerate([config, str(tmp_path / "config.json")]):
+        target = f"oci:{tmp_path}/plain:{number}"
+        assert main(["convert", "--reverse", "--source", f"oci:{tmp_path}/out:b",
+                     "--target", target, "--source-backend-type", "localfs",
+                     "--source-backend-config", given]) == 0  # fmt: skip
+        with closing(open_reader(target)) as reader:
+            digests.add(reader.resolve().descriptor.digest)
+    assert len(digests) == 1
+
+
 @pytest.mark.s3
 def test_bucket(server: S3Server, tmp_path: Path) -> None:
     (tmp_path / "backend.json").write_text(bucket(server))

@@ -171,7 +171,7 @@ def test_containerd_that_has_not_what_is_asked_for(
         assert words in capsys.readouterr().err
     nowhere = Containerd(tmp_path / "sock")
     assert convert(nowhere, "containerd:example.test/x:plain", target) == UNREACHABLE
-    assert "failed to dial" in capsys.readouterr().err
+    assert "no containerd at" in capsys.readouterr().err
     publish(f"oci:{tmp_path}/in:gone", [LayerTar().add("gone", data=b"gone").tar()])
     with tarfile.open(tmp_path / "in.tar", "w") as archive:
         archive.add(tmp_path / "in", ".")
