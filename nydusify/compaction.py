@@ -1,36 +1,42 @@
 """Blobs of which an image uses little, or which are small, rewritten as fewer and fuller ones.
 
-Chunks are copied as they are stored, each verified by its digest on the way. Blobs whose
-chunks have no place of their own (batches, references to layers) stay as they are.
+Chunks are copied as they are stored, each verified by its digest on the way; those of batches
+are unpacked and put into new ones. Blobs whose bytes are another's (references to layers, tar
+files) stay as they are.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from fs.backend.blobs import BlobBackend
+from fs.contents import Contents
 from fs.format import codec
 from fs.format.blobfile import BlobOptions, build_trailer
-from fs.format.blobtable import BlobFeature, BlobRecord, Compressor
+from fs.format.blobtable import BlobFeature, BlobRecord, Compressor, Digester
 from fs.format.chunkinfo import ChunkFlag
 from fs.format.errors import FormatError, UsageError, VerifyError, local_errors
 from fs.format.tree import HOLE, Chunk
+from fs.format.writer import BootstrapOptions
 from fs.registry.store import StoreOptions, open_writer
-from nydusify.blobs import Blob
+from nydusify.blobs import Blob, BlobBuilder
 from nydusify.bootstraps import Stack, inodes
 from nydusify.opened import ImagePlace, OpenedImage, open_image
+from nydusify.options import DEFAULT_BATCH_SIZE
 from nydusify.report import Progress
 from nydusify.republishing import republish
+from nydusify.stored_size import stored_size
 from nydusify.workplace import workplace
 
 _UNTOUCHED = (
     BlobFeature.ZRAN
     | BlobFeature.TARFS
-    | BlobFeature.BATCH
     | BlobFeature.ENCRYPTED
     | BlobFeature.EXTERNAL
     | BlobFeature.SEPARATE
@@ -70,14 +76,23 @@ class Compacted:
 
 @dataclass
 class _Use:
-    """The chunks that files have of one blob, in the order in which they are stored."""
+    """The chunks that files have of one blob, in the order in which they are stored.
+
+    `size` is what they take there, in batches about so much; `index` is the blob's place in
+    the image as it was.
+    """
 
     blob: BlobRecord
+    index: int
     chunks: list[Chunk]
 
     @property
     def size(self) -> int:
-        return sum(chunk.compressed_size for chunk in self.chunks)
+        return sum(stored_size(chunk, self.blob) for chunk in self.chunks)
+
+    @property
+    def has_batches(self) -> bool:
+        return bool(self.blob.features & BlobFeature.BATCH)
 
 
 def compact_image(
@@ -177,18 +192,23 @@ def _compact(
     stack.drop_unused()
     if len(stack.blobs) < options.layers_to_compact:
         return stack, []
-    groups = _groups(_uses(stack), options, shared)
+    indexes = {blob.blob_id: index for index, blob in enumerate(opened.bootstrap.blobs)}
+    groups = _groups(_uses(stack, indexes), options, shared)
     made: list[tuple[Blob, list[str]]] = []
     copies: dict[tuple[int, int], Chunk] = {}
     gone: set[int] = set()
-    for number, group in enumerate(groups):
-        progress.step(f"blob {number + 1} of {len(groups)}", sum(use.size for use in group))
-        index = len(stack.blobs)
-        path = work / f"compact-{number}"
-        blob = _write_blob(group, path, index, opened.backend, stack, copies, progress)
-        stack.blobs.append(blob.record)
-        gone |= {use.blob.index for use in group}
-        made.append((blob, [use.blob.blob_id for use in group]))
+    with opened.contents(work) as contents:
+        for number, group in enumerate(groups):
+            progress.step(f"blob {number + 1} of {len(groups)}", sum(use.size for use in group))
+            writing = _Writing(work / f"compact-{number}", len(stack.blobs), stack.options, copies)
+            if any(use.has_batches for use in group):
+                blob = writing.pack(group, contents, progress)
+            else:
+                blob = writing.copy(group, opened.backend, progress)
+            blob.record.index = len(stack.blobs)
+            stack.blobs.append(blob.record)
+            gone |= {use.blob.index for use in group}
+            made.append((blob, [use.blob.blob_id for use in group]))
     stack.change_chunks(
         lambda chunk: (
             copies[chunk.blob_index, chunk.position] if chunk.blob_index in gone else chunk
@@ -198,16 +218,20 @@ def _compact(
     return stack, made
 
 
-def _uses(stack: Stack) -> list[_Use]:
+def _uses(stack: Stack, indexes: Mapping[str, int]) -> list[_Use]:
     found: list[dict[int, Chunk]] = [{} for _ in stack.blobs]
     for node in inodes(stack.root):
         for chunk in node.chunks:
             if chunk.blob_index != HOLE:
                 found[chunk.blob_index].setdefault(chunk.position, chunk)
     return [
-        _Use(blob, sorted(chunks.values(), key=lambda chunk: chunk.compressed_offset))
+        _Use(blob, indexes[blob.blob_id], sorted(chunks.values(), key=_stored_at))
         for blob, chunks in zip(stack.blobs, found, strict=True)
     ]
+
+
+def _stored_at(chunk: Chunk) -> tuple[int, int]:
+    return chunk.compressed_offset, chunk.uncompressed_offset
 
 
 def _groups(uses: Sequence[_Use], options: CompactOptions, shared: set[str]) -> list[list[_Use]]:
@@ -234,52 +258,81 @@ def _is_wasteful(use: _Use, options: CompactOptions) -> bool:
     return use.size * 100 < options.min_used_ratio * use.blob.compressed_size
 
 
-def _write_blob(
-    group: Sequence[_Use],
-    path: Path,
-    index: int,
-    backend: BlobBackend,
-    stack: Stack,
-    copies: dict[tuple[int, int], Chunk],
-    progress: Progress,
-) -> Blob:
-    """One blob with the chunks of `group`, equal ones once; `copies` learns where each is."""
-    chunks: list[Chunk] = []
-    known: dict[bytes, Chunk] = {}
-    offset = decoded = 0
-    sha256 = hashlib.sha256()
-    with local_errors(path), path.open("wb") as out:
-        for use in group:
-            for chunk, stored in _stored(use, backend, stack):
-                progress.advance(len(stored))
-                copy = known.get(chunk.digest)
-                if copy is None:
-                    out.write(stored)
-                    sha256.update(stored)
-                    copy = chunk._replace(
-                        blob_index=index,
-                        position=len(chunks),
-                        compressed_offset=offset,
-                        uncompressed_offset=decoded,
-                    )
-                    known[chunk.digest] = copy
-                    chunks.append(copy)
-                    offset += len(stored)
-                    decoded += chunk.uncompressed_size + -chunk.uncompressed_size % _BLOCK
-                copies[chunk.blob_index, chunk.position] = copy
-        blob_options = BlobOptions(
-            stack.options.chunk_size,
-            Compressor(group[0].blob.compressor),
-            stack.options.digester,
-            chunk_info_v2=any(chunk.flags & ChunkFlag.HAS_CRC32 for chunk in chunks),
-        )
-        trailer = build_trailer(chunks, offset, sha256, blob_options)
-        out.write(trailer.data)
-    trailer.record.index = index
-    return Blob(path, trailer.record, trailer.blob_meta)
+class _Writing:
+    """A new blob at `path`, number `index` of the image. `copies` learns where each chunk is then:
+    by the blob and position that it had.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        index: int,
+        options: BootstrapOptions,
+        copies: dict[tuple[int, int], Chunk],
+    ) -> None:
+        self._path = path
+        self._index = index
+        self._options = options
+        self._copies = copies
+
+    def copy(self, group: Sequence[_Use], backend: BlobBackend, progress: Progress) -> Blob:
+        """Equal chunks once, as they are stored."""
+        chunks: list[Chunk] = []
+        known: dict[bytes, Chunk] = {}
+        offset = decoded = 0
+        sha256 = hashlib.sha256()
+        with local_errors(self._path), self._path.open("wb") as out:
+            for use in group:
+                for chunk, stored in _stored(use, backend, self._options.digester):
+                    progress.advance(len(stored))
+                    copy = known.get(chunk.digest)
+                    if copy is None:
+                        out.write(stored)
+                        sha256.update(stored)
+                        copy = known[chunk.digest] = chunk._replace(
+                            blob_index=self._index,
+                            position=len(chunks),
+                            compressed_offset=offset,
+                            uncompressed_offset=decoded,
+                        )
+                        chunks.append(copy)
+                        offset += len(stored)
+                        decoded += chunk.uncompressed_size + -chunk.uncompressed_size % _BLOCK
+                    self._copies[chunk.blob_index, chunk.position] = copy
+            blob_options = self._blob_options(group)
+            blob_options.chunk_info_v2 = any(c.flags & ChunkFlag.HAS_CRC32 for c in chunks)
+            trailer = build_trailer(chunks, offset, sha256, blob_options)
+            out.write(trailer.data)
+        return Blob(self._path, trailer.record, trailer.blob_meta)
+
+    def pack(self, group: Sequence[_Use], contents: Contents, progress: Progress) -> Blob:
+        """Equal chunks once, compressed anew, small ones in batches."""
+        batch_size = min(DEFAULT_BATCH_SIZE, self._options.chunk_size)
+        with (
+            ThreadPoolExecutor(os.cpu_count() or 1, "compress") as pool,
+            closing(
+                BlobBuilder(self._path, self._blob_options(group), pool, batch_size=batch_size)
+            ) as builder,
+        ):
+            chunks = [(use, chunk) for use in group for chunk in use.chunks]
+            added = []
+            for use, chunk in chunks:
+                at, size = chunk.uncompressed_offset, chunk.uncompressed_size
+                added.append(builder.add(contents.read_flat(use.index, at, size)))
+                progress.advance(stored_size(chunk, use.blob))
+            blob = builder.finish()
+            assert blob is not None
+            for (_, chunk), number in zip(chunks, builder.numbers(added), strict=True):
+                copy = builder.chunks[number]._replace(blob_index=self._index)
+                self._copies[chunk.blob_index, chunk.position] = copy
+        return blob
+
+    def _blob_options(self, group: Sequence[_Use]) -> BlobOptions:
+        compressor = Compressor(group[0].blob.compressor)
+        return BlobOptions(self._options.chunk_size, compressor, self._options.digester)
 
 
-def _stored(use: _Use, backend: BlobBackend, stack: Stack) -> Iterator[tuple[Chunk, bytes]]:
+def _stored(use: _Use, backend: BlobBackend, digester: Digester) -> Iterator[tuple[Chunk, bytes]]:
     """The chunks with their stored bytes, verified; neighbours are read together."""
     for run in _runs(use.chunks):
         start = run[0].compressed_offset
@@ -288,7 +341,7 @@ def _stored(use: _Use, backend: BlobBackend, stack: Stack) -> Iterator[tuple[Chu
         for chunk in run:
             at = chunk.compressed_offset - start
             stored = bytes(data[at : at + chunk.compressed_size])
-            _verify(chunk, stored, use.blob, stack)
+            _verify(chunk, stored, use.blob, digester)
             yield chunk, stored
 
 
@@ -307,12 +360,12 @@ def _runs(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
         yield run
 
 
-def _verify(chunk: Chunk, stored: bytes, blob: BlobRecord, stack: Stack) -> None:
+def _verify(chunk: Chunk, stored: bytes, blob: BlobRecord, digester: Digester) -> None:
     where = f"blob {blob.blob_id} chunk {chunk.position}"
     compressor = blob.compressor if chunk.flags & ChunkFlag.COMPRESSED else Compressor.NONE
     try:
         data = codec.decompress(compressor, stored, chunk.uncompressed_size, where)
     except FormatError as error:
         raise VerifyError(str(error)) from error
-    if codec.digest(stack.options.digester, data) != chunk.digest:
+    if codec.digest(digester, data) != chunk.digest:
         raise VerifyError(f"{where}: its bytes do not have their digest")

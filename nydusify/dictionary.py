@@ -31,6 +31,7 @@ from nydusify.bootstraps import Stack, check_alike
 from nydusify.opened import ImagePlace, OpenedImage, open_image
 from nydusify.publish import make_bootstrap_layer
 from nydusify.report import Progress
+from nydusify.stored_size import stored_size
 from nydusify.workplace import workplace
 
 _DIRECTORY = b"chunkdict"
@@ -40,8 +41,8 @@ _UNUSABLE = BlobFeature.TARFS | BlobFeature.SEPARATE | BlobFeature.ENCRYPTED
 
 @dataclass(frozen=True)
 class Generated:
-    """`size` are the stored bytes of the dictionary's chunks, `saved` what the images would need
-    less if each chunk were stored once.
+    """`size` are the stored bytes of the dictionary's chunks, `saved` what their copies in
+    other blobs take.
     """
 
     images: int
@@ -55,10 +56,11 @@ class Generated:
 
 
 class _Place(NamedTuple):
-    """Where one image has a chunk."""
+    """Where one image has a chunk, which takes `size` stored bytes there."""
 
     blob_id: str
     row: ChunkRow
+    size: int
 
 
 def generate(
@@ -95,7 +97,7 @@ def generate(
         return Generated(
             len(opened),
             len(shared),
-            sum(place.row.compressed_size for place in shared.values()),
+            sum(place.size for place in shared.values()),
             saved,
             [blob.blob_id for blob in tree.blobs],
             str(bootstrap or ""),
@@ -120,7 +122,8 @@ def _shared(
                 if not row.digest:
                     raise FormatError("chunks without digests", bootstrap.name)
                 key = row.digest, row.uncompressed_size
-                places.setdefault(key, {}).setdefault(blob.blob_id, _Place(blob.blob_id, row))
+                place = _Place(blob.blob_id, row, stored_size(row, blob))
+                places.setdefault(key, {}).setdefault(blob.blob_id, place)
                 own.add(key)
         for key in own:
             count[key] = count.get(key, 0) + 1
@@ -128,12 +131,12 @@ def _shared(
     worth: dict[str, int] = {}
     for found in wanted.values():
         for place in found.values():
-            worth[place.blob_id] = worth.get(place.blob_id, 0) + place.row.compressed_size
+            worth[place.blob_id] = worth.get(place.blob_id, 0) + place.size
     chosen = {
         key: max(found.values(), key=lambda place: (worth[place.blob_id], place.blob_id))
         for key, found in wanted.items()
     }
-    saved = sum((len(wanted[key]) - 1) * place.row.compressed_size for key, place in chosen.items())
+    saved = sum((len(wanted[key]) - 1) * place.size for key, place in chosen.items())
     return chosen, saved
 
 

@@ -20,6 +20,7 @@ from nydusify.merge import apply
 from nydusify.opened import OpenedImage
 from nydusify.report import Progress, size_text
 from nydusify.sources import SourceImage
+from nydusify.stored_size import unused_size
 from nydusify.touched import touched_files
 
 _ROOT = stat.S_IFDIR | 0o755
@@ -27,7 +28,9 @@ _ROOT = stat.S_IFDIR | 0o755
 
 @dataclass(frozen=True)
 class BlobUse:
-    """`unused` are stored bytes of chunks that no file has; `files` have a chunk here."""
+    """`unused` are stored bytes of chunks that no file has (with batches, about so many);
+    `files` have a chunk here.
+    """
 
     blob: str
     stored: int
@@ -122,17 +125,13 @@ def _largest(files: Sequence[tuple[bytes, int]], top: int) -> list[tuple[str, in
 
 def _blob_use(bootstrap: Bootstrap, index: int, files: int) -> BlobUse:
     blob, table = bootstrap.blobs[index], bootstrap.chunk_table(index)
-    stored = blob.ci_offset or blob.compressed_size  # what comes before the blob's own tables
-    unused = max(0, stored - 512 - sum(table.compressed_sizes)) if blob.ci_offset else 0
-    if len(table) == blob.chunk_count:
-        unused = 0
     return BlobUse(
         blob.blob_id,
         blob.compressed_size,
         blob.uncompressed_size,
         blob.chunk_count,
         len(table),
-        unused,
+        unused_size(table, blob),
         files,
     )
 

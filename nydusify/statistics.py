@@ -14,6 +14,7 @@ from typing import Any
 from fs.format.bootstrap import Bootstrap
 from fs.format.tree import HOLE, Chunk
 from fs.format.walk import load_tree
+from nydusify.stored_size import stored_size
 
 _FILE_BITS = 45
 _CHUNK_BITS = range(12, 21)
@@ -23,9 +24,10 @@ _BLOCK = 4096
 
 @dataclass
 class ImageFigures:
-    """Sizes in bytes. `file_sizes[n]` counts files of n bits, `chunk_sizes` how many chunks the
-    files would have at 2^12, 2^13, … bytes a chunk.
+    """Sizes in bytes, compressed ones of batches by shares.
 
+    `file_sizes[n]` counts files of n bits, `chunk_sizes` how many chunks the files would have
+    at 2^12, 2^13, … bytes a chunk.
     `own_*` are different chunks, `dedup_*` those of the base that is left when images share,
     `ref_*` chunks of a target that the base has.
     """
@@ -131,7 +133,14 @@ def _count(bootstrap: Bootstrap, figures: ImageFigures) -> dict[tuple[bytes, int
             if id(node) in seen:
                 continue
             seen.add(id(node))
-            _count_file(node.size, node.chunks, figures, different)
+            chunks = [
+                chunk._replace(
+                    compressed_size=stored_size(chunk, bootstrap.blobs[chunk.blob_index])
+                )
+                for chunk in node.chunks
+                if chunk.blob_index != HOLE
+            ]
+            _count_file(node.size, chunks, figures, different)
     return different
 
 
@@ -149,8 +158,6 @@ def _count_file(
     for place, bits in enumerate(_CHUNK_BITS):
         figures.chunk_sizes[place] += -(-size >> bits)
     for chunk in chunks:
-        if chunk.blob_index == HOLE:
-            continue
         figures.chunks += 1
         figures.comp_size += chunk.compressed_size
         figures.uncomp_size += chunk.uncompressed_size

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     print(
         f"{done.chunks} chunks of {size_text(done.size)} in {len(done.blobs)} blobs;"
-        f" stored once they would save {size_text(done.saved)}"
+        f" copies of them in other blobs take {size_text(done.saved)}"
     )
     if done.target:
         print(f"{done.target}@{done.target_digest}")

@@ -26,15 +26,15 @@ def noise(seed: int, size: int) -> bytes:
     return b"".join(blocks)[:size]
 
 
-@pytest.fixture
-def wasteful(tmp_path: Path) -> str:
+@pytest.fixture(params=["0", "0x10000"], ids=["chunk by chunk", "with batches"])
+def wasteful(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Three layers: most of the first is deleted by the second, the third is small and alone."""
     low = LayerTar().add("keep", data=noise(1, 90_000)).add("gone", data=noise(2, 400_000))
     upper = LayerTar().add(".wh.gone").add("more", data=noise(3, 300_000))
     tars = [low.tar(), upper.tar(), LayerTar().add("last", data=noise(4, 20_000)).tar()]
     write_plain_image(f"oci:{tmp_path}/i:p", tars)
     words = ["convert", "--source", f"oci:{tmp_path}/i:p", "--target", f"oci:{tmp_path}/i:n"]
-    assert main([*words, "--chunk-size", "0x10000"]) == 0
+    assert main([*words, "--chunk-size", "0x10000", "--batch-size", request.param]) == 0
     return f"oci:{tmp_path}/i:n"
 
 
