@@ -37,7 +37,7 @@ _QUEUED = 8
 _COPIED_AT_ONCE = 1 << 20
 #: Numbers from here on are those of chunks that are stored elsewhere.
 _ELSEWHERE = 1 << 32
-_IN_BATCH = ChunkFlag.COMPRESSED | ChunkFlag.BATCH
+_COMPRESSED, _BATCH = int(ChunkFlag.COMPRESSED), int(ChunkFlag.BATCH)
 
 
 class Blob(NamedTuple):
@@ -175,7 +175,7 @@ class BlobBuilder:
         moved_by, batches_before = self._first.size, len(self._first.batches)
         for position in range(len(self._first.order), len(order)):
             chunks.compressed_offsets[position] += moved_by
-            if chunks.flags[position] & ChunkFlag.BATCH:
+            if chunks.flags[position] & _BATCH:
                 chunks.contexts[position] += batches_before
         end = 0
         for position, size in enumerate(chunks.sizes):
@@ -355,11 +355,11 @@ class _Section:
             chunks.compressed_offsets[number] = self.size
             chunks.compressed_sizes[number] = stored_size
             if stored_size < chunks.sizes[number]:
-                chunks.flags[number] = ChunkFlag.COMPRESSED
+                chunks.flags[number] = _COMPRESSED
             return
         for number in group:
             chunks.compressed_offsets[number] = self.size
-            chunks.flags[number] = _IN_BATCH
+            chunks.flags[number] = _COMPRESSED | _BATCH
             chunks.contexts[number] = len(self.batches)
         whole = chunks.withins[group[-1]] + chunks.sizes[group[-1]]
         self.batches.append(BatchContext(stored_size, whole))

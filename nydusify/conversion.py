@@ -25,6 +25,7 @@ from nydusify.blobs import Blob
 from nydusify.chunk_dictionary import ChunkDictionary
 from nydusify.converted_layer import ConvertedLayer
 from nydusify.data_order import DataOrder
+from nydusify.known_blobs import KnownBlobs
 from nydusify.layer_conversion import LayerOptions, convert_layer
 from nydusify.merge import apply
 from nydusify.options import ConvertOptions
@@ -70,18 +71,29 @@ def convert_image(
     work: Path,
     progress: Progress,
     store: LayerStore | None = None,
+    known: KnownBlobs | None = None,
 ) -> tuple[Descriptor, Report]:
     """Convert one image, with files in `work`, and push it; returns its manifest's descriptor."""
     started = time.monotonic()
     with Uploads(destination) as uploads:
         converted = convert_layers(
-            source.layers, options, work, progress, store=store, finished=uploads.offer
+            source.layers,
+            options,
+            work,
+            progress,
+            store=store,
+            dictionary=known.chunks if known else None,
+            finished=uploads.offer,
         )
+        others = [
+            known.provide(record, destination, progress) for record in converted.known if known
+        ]
         bootstrap = work / "image.boot"
         write_bootstrap_file(converted, options, bootstrap)
-        layer = make_bootstrap_layer(bootstrap, converted.blobs, work / "bootstrap.tar.gz")
+        blobs = [*converted.blobs, *others]
+        layer = make_bootstrap_layer(bootstrap, blobs, work / "bootstrap.tar.gz")
         kept = [bool(figures.blob_digest) for figures in converted.figures]
-        target = Target(source, converted.blobs, kept, layer)
+        target = Target(source, converted.blobs, kept, layer, others)
         uploads.finish(progress)
     manifest, target_size = publish(target, destination, progress)
     return manifest, Report(
@@ -93,6 +105,7 @@ def convert_image(
         source_size=sum(figures.source_size for figures in converted.figures),
         target_size=target_size,
         seconds=round(time.monotonic() - started, 3),
+        known_blobs=[f"sha256:{record.blob_id}" for record in converted.known],
         layers=converted.figures,
     )
 

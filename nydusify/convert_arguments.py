@@ -114,6 +114,13 @@ def _add_format(group: argparse._ArgumentGroup) -> None:
         " (default: 1MiB); 0: each alone, for nydusd before 2.3",
     )
     add(
+        "--chunk-dict",
+        default="",
+        metavar="DICT",
+        help="an image or bootstrap whose chunks are not stored again:"
+        " bootstrap:registry:REFERENCE, bootstrap:local:FILE, or a place as for --source",
+    )
+    add(
         "--fs-align-chunk",
         "--backend-aligned-chunk",
         action=_Unused,

@@ -52,6 +52,7 @@ def convert_options(arguments: argparse.Namespace) -> ConvertOptions:
         chunk_size=chunk_size,
         batch_size=parse_batch_size(arguments.batch_size, chunk_size),
         prefetch=_prefetch_patterns(arguments),
+        chunk_dict=arguments.chunk_dict,
         refer=arguments.oci_ref,
         work_dir=arguments.work_dir or (Path(temporary) if temporary else None),
         caches=_caches(arguments),

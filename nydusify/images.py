@@ -28,6 +28,7 @@ from fs.registry.mediatypes import (
 from fs.registry.store import ImageWriter, open_writer, registry_reference
 from nydusify.conversion import convert_image
 from nydusify.kept_layers import KeptLayers, opened_caches
+from nydusify.known_blobs import opened_dictionary
 from nydusify.options import ConvertOptions
 from nydusify.publish import Destination, encode_json
 from nydusify.referring import refer_image
@@ -66,8 +67,10 @@ def convert(
             tag=not several,
             in_registry=registry_reference(options.target) is not None,
         )
-        kept = KeptLayers(caches, destination, work, _once(writer.check))
-        make = partial(convert_image, store=kept)
+        known = stack.enter_context(opened_dictionary(options, work))
+        chunks = known.chunks if known else None
+        kept = KeptLayers(caches, destination, work, _once(writer.check), chunks)
+        make = partial(convert_image, store=kept, known=known)
         if options.refer:
             writer.check()
             make = partial(refer_image, source.reader)

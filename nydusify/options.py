@@ -58,6 +58,7 @@ class ConvertOptions:
     """`source` and `target` are places as fs.registry.store has them, or dir: and layer:.
 
     `platforms`: this machine's if there are none. `prefetch` are absolute paths in the image.
+    `chunk_dict`: an image or bootstrap, see nydusify/known_blobs.py.
     `refer`: layers stay as they are, and are referred to.
     The result does not depend on `threads`.
     """
@@ -71,6 +72,7 @@ class ConvertOptions:
     chunk_size: int = DEFAULT_CHUNK_SIZE
     batch_size: int = DEFAULT_BATCH_SIZE
     prefetch: tuple[str, ...] = ()
+    chunk_dict: str = ""
     refer: bool = False
     work_dir: Path | None = None
     caches: CacheOptions = field(default_factory=CacheOptions)

@@ -62,12 +62,16 @@ class BootstrapLayer(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What is to be published. `kept` says of each source layer whether it has a blob."""
+    """What is to be published. `kept` says of each source layer whether it has a blob.
+
+    `known` are blobs of a chunk dictionary, which are at the destination already.
+    """
 
     source: SourceImage
     blobs: Sequence[Blob]
     kept: Sequence[bool]
     bootstrap: BootstrapLayer
+    known: Sequence[Blob] = ()
 
 
 class Destination(NamedTuple):
@@ -113,9 +117,9 @@ def make_bootstrap_layer(bootstrap: Path, blobs: Sequence[Blob], path: Path) -> 
 def publish(target: Target, destination: Destination, progress: Progress) -> tuple[Descriptor, int]:
     """Push everything, the tag last. Returns the manifest's descriptor and the image's size."""
     writer, form = destination.writer, destination.form
-    layers = [blob_layer(blob) for blob in target.blobs]
+    layers = [blob_layer(blob) for blob in (*target.blobs, *target.known)]
     size = sum(layer.size for layer in layers)
-    for blob, layer in zip(target.blobs, layers, strict=True):
+    for blob, layer in zip(target.blobs, layers, strict=False):
         progress.step(f"pushing {layer.digest[:19]}", layer.size)
         push_blob(blob, layer, destination, progress)
     bootstrap = _typed(target.bootstrap.descriptor, form)
@@ -185,15 +189,16 @@ def _config(target: Target, layers: Sequence[Descriptor]) -> dict[str, Any]:
     diff_ids = [layer.digest for layer in layers[:-1]]
     diff_ids.append(target.bootstrap.diff_id)
     kept = target.kept if len(layers) > 1 else [False] * len(target.kept)
+    known = len(target.known) if len(layers) > 1 else 0
     return {
         **{key: value for key, value in source.items() if key not in ("history", "rootfs")},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        "history": _history(source, kept),
+        "history": _history(source, kept, known),
     }
 
 
-def _history(config: Mapping[str, Any], kept: Sequence[bool]) -> list[dict[str, Any]]:
-    """The source's history, if it tells of as many layers as there are, and our layer's."""
+def _history(config: Mapping[str, Any], kept: Sequence[bool], known: int) -> list[dict[str, Any]]:
+    """The source's history, if it tells of as many layers as there are, and our layers'."""
     told = config.get("history")
     entries = [dict(entry) for entry in told or () if isinstance(entry, dict)]
     filled = [entry for entry in entries if not entry.get("empty_layer")]
@@ -206,7 +211,8 @@ def _history(config: Mapping[str, Any], kept: Sequence[bool]) -> list[dict[str, 
     own = {"created_by": "Nydus Converter", "comment": "Nydus Bootstrap Layer"}
     if isinstance(config.get("created"), str):
         own = {"created": config["created"], **own}
-    return [*entries, own]
+    dictionary = {**own, "comment": "Nydus Chunk Dictionary"}
+    return [*entries, *[dictionary] * known, own]
 
 
 class _Hashing:

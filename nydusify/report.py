@@ -30,7 +30,7 @@ class LayerFigures:
 
 @dataclass(frozen=True)
 class Report:
-    """`target_size` is all that the target image refers to."""
+    """`target_size` is all that the target image refers to, `known_blobs` those of a dictionary."""
 
     source: str
     target: str
@@ -41,6 +41,7 @@ class Report:
     target_size: int
     seconds: float
     layers: list[LayerFigures] = field(default_factory=list)
+    known_blobs: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

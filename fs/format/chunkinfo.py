@@ -28,7 +28,7 @@ class ChunkFlag(IntFlag):
 
 
 #: Flags of chunks that have no compressed range of their own (see contexts.py).
-IN_A_PIECE = ChunkFlag.BATCH | ChunkFlag.ZRAN
+IN_A_PIECE = int(ChunkFlag.BATCH | ChunkFlag.ZRAN)
 
 
 class ChunkInfo(NamedTuple):

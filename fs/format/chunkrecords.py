@@ -19,7 +19,7 @@ _FILE_OFFSET = 64
 _AT_ONCE = 4096
 _NUMBER = Struct("<Q")
 #: That of a slice of a gzip file is told by the chunk information alone.
-_STORED_FLAGS = ~ChunkFlag.ZRAN
+_STORED_FLAGS = ~int(ChunkFlag.ZRAN)
 
 
 class ChunkRecords:

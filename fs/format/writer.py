@@ -36,6 +36,8 @@ _META_START = 4096
 _BLOCK_BITS = {512: 9, 4096: 12}
 _MAX_POSITION = 0xFFFFFF
 _MAX_BLOCK = 0xFFFFFFFE
+#: Chunks of a file that are held all at once.
+_FEW = 1024
 _ZERO_PAGE = bytes(4096)
 
 
@@ -201,36 +203,38 @@ class _InodeWriter:
 
     def _pack_file(self, placed: Placed) -> None:
         node = placed.node
-        self._check_chunk_sizes(placed)
-        bits = self._chunk_bits(node) - self._block_bits
+        # Some contents make their chunks anew each time that they are looked at.
+        chunks = list(node.chunks) if len(node.chunks) <= _FEW else node.chunks
+        self._check_chunk_sizes(placed, chunks)
+        bits = self._chunk_bits(node, chunks) - self._block_bits
         end = self._pack_inode(placed, erofs.CHUNK_BASED, node.size, erofs.CHUNK_INDEXES | bits)
         at = end + -end % erofs.CHUNK_INDEX_SIZE
-        for number, chunk in enumerate(node.chunks):
+        for number, chunk in enumerate(chunks):
             erofs.CHUNK_INDEX.pack_into(self._data, at, *self._chunk_index(placed, chunk, number))
             at += erofs.CHUNK_INDEX_SIZE
 
-    def _check_chunk_sizes(self, placed: Placed) -> None:
+    def _check_chunk_sizes(self, placed: Placed, chunks: Sequence[Chunk]) -> None:
         left = placed.node.size
-        for chunk in placed.node.chunks:
+        for chunk in chunks:
             if left <= 0 or chunk.uncompressed_size != min(left, self._chunk_size):
                 raise placed.error(f"chunk of {chunk.uncompressed_size} bytes, {left} bytes left")
             left -= chunk.uncompressed_size
         if left:
             raise placed.error(f"{left} of {placed.node.size} bytes have no chunk")
 
-    def _chunk_bits(self, node: Node) -> int:
+    def _chunk_bits(self, node: Node, chunks: Sequence[Chunk]) -> int:
         """log2 of the chunk size that the inode claims.
 
         A file whose chunks follow each other in one blob claims a single chunk: then the
         kernel shares page cache between its copies.
         """
         bits = self._chunk_size.bit_length() - 1
-        if node.size <= self._chunk_size or node.chunks[0].blob_index == HOLE:
+        if node.size <= self._chunk_size or chunks[0].blob_index == HOLE:
             return bits
-        expected = node.chunks[0].uncompressed_offset
-        for chunk in node.chunks:
+        expected = chunks[0].uncompressed_offset
+        for chunk in chunks:
             if (chunk.blob_index, chunk.uncompressed_offset) != (
-                node.chunks[0].blob_index,
+                chunks[0].blob_index,
                 expected,
             ):
                 return bits
