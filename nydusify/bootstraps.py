@@ -66,17 +66,33 @@ class Stack:
                     known[chunk] = changed(chunk)
             node.chunks = [known.get(chunk, chunk) for chunk in node.chunks]
 
-    def add_layer(self, layer: Layer, blobs: Sequence[BlobRecord]) -> None:
-        """Put a layer on top, whose chunks refer to `blobs`; those come after the stack's."""
-        first = len(self.blobs)
+    def add_layer(
+        self, layer: Layer, blobs: Sequence[BlobRecord], known: Sequence[BlobRecord] = ()
+    ) -> None:
+        """Put a layer on top, whose chunks refer to `blobs`; those come after the stack's.
+
+        References beyond `blobs` are to `known`, which the stack has already.
+        """
+        first, places = len(self.blobs), {blob.blob_id: blob.index for blob in self.blobs}
+        own: dict[tuple[int, int], Chunk] = {}
+        if known:
+            own = {
+                (chunk.blob_index, chunk.position): chunk
+                for node in inodes(self.root)
+                for chunk in node.chunks
+            }
+
+        def changed(chunk: Chunk) -> Chunk:
+            if chunk.blob_index == HOLE:
+                return chunk
+            if chunk.blob_index < len(blobs):
+                return chunk._replace(blob_index=chunk.blob_index + first)
+            blob = known[chunk.blob_index - len(blobs)]
+            return own[places[blob.blob_id], chunk.position]
+
         for node in inodes(layer.root):
             if node.chunks:
-                node.chunks = [
-                    chunk
-                    if chunk.blob_index == HOLE
-                    else chunk._replace(blob_index=chunk.blob_index + first)
-                    for chunk in node.chunks
-                ]
+                node.chunks = [changed(chunk) for chunk in node.chunks]
         apply(self.root, layer)
         for place, blob in enumerate(blobs, first):
             blob.index = place

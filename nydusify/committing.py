@@ -99,8 +99,10 @@ def commit(
         options = ConvertOptions(
             "", "", compressor=stack.options.compressor, chunk_size=stack.options.chunk_size
         )
-        upper = convert_upper(container.upper, "overlayfs", options, work, progress)
-        stack.add_layer(upper.layer, [blob.record for blob in upper.blobs])
+        upper = convert_upper(
+            container.upper, "overlayfs", options, work, progress, opened.bootstrap
+        )
+        stack.add_layer(upper.layer, [blob.record for blob in upper.blobs], upper.known)
         stack.drop_unused()
         commits += [f"sha256:{blob.record.blob_id}" for blob in upper.blobs]
         done = republish(

@@ -86,13 +86,15 @@ def _build(options: PackOptions, work: Path, progress: Progress) -> tuple[Stack,
         return _alone(options, work, progress)
     with open_image(ImagePlace(options.parent, store=options.store), work) as opened:
         stack = Stack.of(opened.bootstrap)
-    if stack.options.digester != Digester.BLAKE3:
-        raise FormatError("its chunks are not digested with BLAKE3", options.parent)
-    convert = replace(options.convert, chunk_size=stack.options.chunk_size)
-    if not options.source.is_dir():
-        raise UsageError(f"{options.source}: only a directory can be put on a parent")
-    upper = convert_upper(options.source, options.spec, convert, work, progress)
-    stack.add_layer(upper.layer, [blob.record for blob in upper.blobs])
+        if stack.options.digester != Digester.BLAKE3:
+            raise FormatError("its chunks are not digested with BLAKE3", options.parent)
+        convert = replace(options.convert, chunk_size=stack.options.chunk_size)
+        if not options.source.is_dir():
+            raise UsageError(f"{options.source}: only a directory can be put on a parent")
+        upper = convert_upper(
+            options.source, options.spec, convert, work, progress, opened.bootstrap
+        )
+    stack.add_layer(upper.layer, [blob.record for blob in upper.blobs], upper.known)
     return stack, upper.blobs
 
 

@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from fs.format.blobtable import BlobRecord
+from fs.format.bootstrap import Bootstrap
 from fs.format.errors import FormatError, UsageError, local_errors
 from fs.format.tree import Node
 from fs.tar.entry import HARD_LINK, Entry
 from nydusify.blobs import Blob
+from nydusify.chunk_dictionary import ChunkDictionary
 from nydusify.conversion import convert_layers
 from nydusify.layer import Layer
 from nydusify.options import ConvertOptions
@@ -100,16 +103,28 @@ class UpperEntries:
 
 
 class ConvertedUpper(NamedTuple):
-    """A layer that can be applied, with its blobs, to whose places in this list chunks refer."""
+    """A layer that can be applied, with its blobs; chunks refer to places in `blobs`, then `known`.
+
+    `known` are blobs of what the layer is put on.
+    """
 
     layer: Layer
     blobs: Sequence[Blob]
+    known: Sequence[BlobRecord] = ()
 
 
 def convert_upper(
-    directory: Path, spec: str, options: ConvertOptions, work: Path, progress: Progress
+    directory: Path,
+    spec: str,
+    options: ConvertOptions,
+    work: Path,
+    progress: Progress,
+    below: Bootstrap,
 ) -> ConvertedUpper:
-    """The blobs of a directory's files, in `work`, and the layer that it is."""
+    """The blobs of a directory's files, in `work`, and the layer that it is.
+
+    Chunks that `below` has are not stored again: a copied-up file brings only what changed.
+    """
     if not directory.is_dir():
         raise UsageError(f"{directory}: no directory")
     opened: list[UpperEntries] = []
@@ -120,7 +135,8 @@ def convert_upper(
         yield opened[-1]
 
     source = SourceLayer(str(directory), "", 0, open_entries)
-    converted = convert_layers([source], options, work, progress)
+    dictionary = ChunkDictionary(below, options.chunk_size)
+    converted = convert_layers([source], options, work, progress, dictionary=dictionary)
     layer = Layer(str(directory))
     layer.root = converted.root
     layer.implied = set()
@@ -129,7 +145,7 @@ def convert_upper(
         layer.whiteouts.setdefault(_at(converted.root, parent), set()).add(name)
     for path in opened[-1].opaque:
         layer.opaque.add(_at(converted.root, path))
-    return ConvertedUpper(layer, converted.blobs)
+    return ConvertedUpper(layer, converted.blobs, converted.known)
 
 
 def _at(root: Node, path: bytes) -> Node:
