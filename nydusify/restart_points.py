@@ -22,8 +22,8 @@ from fs.tar.stream import Readable
 
 #: As dense as that (bytes of content), so that slices end close behind what they are for …
 _SPACING = 256 << 10
-#: … but no more points than these, whose dictionaries are in memory: 128 MiB.
-_MOST = 4096
+#: … but no more points than these, whose dictionaries are in memory: 256 MiB.
+_MOST = 8192
 #: Layers are rarely compressed better.
 _RATIO = 4
 _WINDOW = 32 << 10

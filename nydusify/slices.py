@@ -16,10 +16,10 @@ from fs.format.contexts import MAX_PIECE
 from fs.format.errors import FormatError
 from nydusify.restart_points import Point, RestartPoints
 
-#: Of the layer, and of its content (bytes). Of 1, 1.5 and 2.5 MiB of content the last one let the
-#: demo's image start with the fewest requests and no more bytes, and has the least metadata.
-_LARGEST_IN = 1 << 20
-_LARGEST_OUT = 5 << 19
+#: Of the layer, and of its content (bytes). Of 1 to 3 MiB of content the last let the demo's image
+#: start with the fewest requests and about as many bytes, and it has the least metadata.
+_LARGEST_IN = 5 << 18
+_LARGEST_OUT = 3 << 20
 
 _OUT = attrgetter("out_offset")
 

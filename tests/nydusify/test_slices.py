@@ -115,7 +115,7 @@ def test_each_chunk_lies_in_one_slice(
         assert piece.point.out_offset + place.within == start
         assert place.within + stop - start <= piece.out_length
         assert 0 < piece.in_length <= restart.in_size - piece.point.in_offset
-        assert piece.out_length <= (5 << 19) + (3 << 20)
+        assert piece.out_length <= 6 << 20
     assert [place.slice for place in places] == sorted(place.slice for place in places)
     assert {place.slice for place in places} == set(range(len(slices)))
 
