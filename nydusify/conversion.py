@@ -139,12 +139,14 @@ def convert_layers(
     shaping = layer_options(options, dictionary)
     converted: list[ConvertedLayer] = []
     seconds: list[float] = []
+    kept: list[bool] = []
     news = News()
     with ThreadPoolExecutor(options.threads, "compress") as pool:
         for number, source in enumerate(layers, 1):
             progress.step(f"layer {number} of {len(layers)}", source.size)
             started = time.monotonic()
             layer = store.find(source, shaping) if store else None
+            kept.append(layer is not None)
             if layer is None:
                 path = work / f"blob-{number}"
                 layer = convert_layer(source, shaping, path, pool, progress.advance, dictionary)
@@ -154,7 +156,9 @@ def convert_layers(
                 finished(layer.blob)
             converted.append(layer)
             seconds.append(round(time.monotonic() - started, 3))
-    return _merged(layers, converted, seconds, dictionary)
+    merged = _merged(layers, converted, seconds, dictionary)
+    pairs = zip(merged.figures, kept, strict=True)
+    return replace(merged, figures=[replace(each, kept=was_kept) for each, was_kept in pairs])
 
 
 def _merged(

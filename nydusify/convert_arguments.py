@@ -17,6 +17,7 @@ examples:
               nydusify convert --source containerd:registry.example.com/app:1 --target …
   platforms   nydusify convert --source … --target … --all-platforms --merge-platform
   format      nydusify convert --source … --target … --compressor none --chunk-size 64KiB
+              nydusify convert --source … --target … --chunk-dict registry.example.com/dict:1
   start-up    nydusify convert --source … --target … --prefetch-patterns /usr/bin/app /etc/app
   backend     nydusify convert --source … --target … --backend-type localfs
                   --backend-config '{"dir": "/srv/blobs"}'
@@ -120,6 +121,7 @@ def _add_format(group: argparse._ArgumentGroup) -> None:
         help="an image or bootstrap whose chunks are not stored again:"
         " bootstrap:registry:REFERENCE, bootstrap:local:FILE, or a place as for --source",
     )
+    add("--chunk-dict-insecure", action="store_true", help="as --source-insecure, for that")
     add(
         "--fs-align-chunk",
         "--backend-aligned-chunk",

@@ -45,6 +45,7 @@ import zstandard
 from fs.format.blobtable import BLOB_SIZE, BlobRecord, unpack_blob
 from fs.format.errors import FormatError
 from fs.format.tree import Node
+from fs.tar.paths import NAME_MAX
 from nydusify.blobs import Blob
 from nydusify.chunk_dictionary import ChunkDictionary
 from nydusify.chunks import FileChunks, LayerChunks, file_chunks
@@ -328,7 +329,7 @@ def _bytes(value: object) -> bytes:
 
 def _name(value: object) -> bytes:
     name = _bytes(value)
-    if not name or b"/" in name:
+    if not 0 < len(name) <= NAME_MAX or b"/" in name or name in (b".", b".."):
         raise ValueError(f"{name!r:.40} is no name")
     return name
 

@@ -125,6 +125,8 @@ def _check_places(options: ConvertOptions) -> None:
         raise UsageError(f"{options.target}: {kind}: is for sources only")
     if options.all_platforms and options.platforms:
         raise UsageError("--all-platforms and --platform exclude each other")
+    if options.chunk_dict and options.refer:
+        raise UsageError("--oci-ref stores no chunks: a --chunk-dict is of no use")
     if options.form.referring and options.form.docker:
         raise UsageError("--with-referrer: manifests of Docker's types have no subject")
 

@@ -77,7 +77,7 @@ def opened_dictionary(options: ConvertOptions, work: Path) -> Iterator[KnownBlob
     place = work / "dictionary"
     with local_errors(place):
         place.mkdir()
-    source = ImagePlace(dictionary_source(options.chunk_dict), store=options.target_store)
+    source = ImagePlace(dictionary_source(options.chunk_dict), store=options.chunk_dict_store)
     with open_image(source, place) as opened:
         yield KnownBlobs(opened, options.chunk_size, place)
 

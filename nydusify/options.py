@@ -73,6 +73,7 @@ class ConvertOptions:
     batch_size: int = DEFAULT_BATCH_SIZE
     prefetch: tuple[str, ...] = ()
     chunk_dict: str = ""
+    chunk_dict_store: StoreOptions = field(default_factory=StoreOptions)
     refer: bool = False
     work_dir: Path | None = None
     caches: CacheOptions = field(default_factory=CacheOptions)

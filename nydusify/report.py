@@ -16,6 +16,7 @@ from fs.format.errors import local_errors
 class LayerFigures:
     """Sizes in bytes, as stored. `chunks` are those of the blob; `shared_chunks`, of `shared_size`
     bytes decoded, were there already: in the layer itself, a lower one or a dictionary.
+    `kept`: the layer was converted before, and not now.
     """
 
     source_digest: str
@@ -26,6 +27,7 @@ class LayerFigures:
     shared_chunks: int
     seconds: float
     shared_size: int = 0
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def _image_table(report: Report) -> str:
                 size_text(layer.blob_size) if layer.blob_digest else "none",
                 str(layer.chunks),
                 str(layer.shared_chunks),
-                f"{layer.seconds:.2f}",
+                "kept" if layer.kept else f"{layer.seconds:.2f}",
             )
         )
     rows.append(("bootstrap", "", size_text(report.bootstrap_size), "", "", ""))

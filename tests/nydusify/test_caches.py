@@ -76,7 +76,9 @@ def test_the_same_image_again(registry: Registry, tmp_path: Path) -> None:
     assert convert(source, target) == 0
     first = digest_of(target)
     reading, writing = Watch(registry, "again/source"), Watch(registry, "again/target")
-    assert convert(source, target) == 0
+    report = tmp_path / "report.json"
+    assert convert(source, target, "--output-json", str(report)) == 0
+    assert [layer["kept"] for layer in json.loads(report.read_text())["layers"]] == [True] * 4
     assert reading.methods() <= {"HEAD"}
     assert writing.methods() == {"HEAD"}
     assert digest_of(target) == first
@@ -185,6 +187,28 @@ def test_a_killed_conversion_goes_on(registry: Registry, tmp_path: Path) -> None
     assert arrived
     assert not arrived & stored(writing)
     assert_shows(target, [low, large.tar(), nothing], tmp_path)
+
+
+def test_layers_are_kept_by_dictionary(registry: Registry, tmp_path: Path) -> None:
+    """A layer that refers to a dictionary is another one than the same without it."""
+    place = f"{registry.host}/kept-dict"
+    low = stack()[0]
+    for tag, tar in (("old", low), ("new", LayerTar().add("own", data=b"own" * 9000).tar())):
+        publish(f"{place}:{tag}", [low, tar][tag == "old" :])
+    assert convert(f"{place}:old", f"{place}:old-n", "--no-layer-cache") == 0
+    use = ("--chunk-dict", f"{place}:old-n")
+    for tag in ("a", "b"):
+        watch = Watch(registry, "kept-dict")
+        assert convert(f"{place}:new", f"{registry.host}/kept-dict-target:{tag}", *use) == 0
+    read = [digest for digest in watch.fetched() if digest in layers_of(f"{place}:new")]
+    assert read == []
+    assert digest_of(f"{registry.host}/kept-dict-target:a") == digest_of(
+        f"{registry.host}/kept-dict-target:b"
+    )
+    assert_shows(f"{registry.host}/kept-dict-target:b", [low, tar], tmp_path)
+    watch = Watch(registry, "kept-dict")
+    assert convert(f"{place}:new", f"{registry.host}/kept-dict-target:c") == 0
+    assert set(layers_of(f"{place}:new")) <= set(watch.fetched())
 
 
 def test_what_has_no_digest_is_not_kept(cache: Path, tmp_path: Path) -> None:

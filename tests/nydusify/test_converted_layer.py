@@ -145,6 +145,16 @@ def test_a_damaged_record_is_a_format_error(record: bytes, data: st.DataObject) 
         assert len(list(child.chunks)) == len(child.chunks)
 
 
+@pytest.mark.parametrize("name", [b"..", b".", b"a/b", b"", b"n" * 256])
+def test_a_record_leads_nowhere(name: bytes, tmp_path: Path) -> None:
+    """It may come from a registry, and what makes it need not be our tar reader."""
+    layer = converted(LayerTar().add("a", data=b"a").tar(), tmp_path, LayerOptions())
+    root = layer.layer.root
+    root.children[name] = root.children.pop(b"a")
+    with pytest.raises(FormatError, match="is no name"):
+        read_converted_layer(io.BytesIO(record_of(layer)), tmp_path, "record")
+
+
 # --- blobs -----------------------------------------------------------------------------------
 
 
