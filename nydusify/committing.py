@@ -130,7 +130,8 @@ def commit(
 
 def _commits(opened: OpenedImage) -> list[str]:
     """The blobs of earlier commits, as the bootstrap layer tells."""
-    assert opened.image is not None
+    if opened.image is None:
+        raise UsageError(f"{opened.name}: a file is no image that can be committed")
     layer = find_bootstrap_layer(opened.image.manifest)
     told = layer.annotations.get(COMMITS_ANNOTATION, "") if layer else ""
     return [each for each in told.split(",") if each]

@@ -13,13 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
-from fs.format.errors import NotFoundError, UsageError
-from fs.registry.copying import copy_blob, copy_manifest, referred_layers
+from fs.format.errors import FormatError, NotFoundError, UsageError
+from fs.registry.copying import copy_below, copy_blob, copy_manifest, referred_layers
 from fs.registry.descriptor import Descriptor
 from fs.registry.digest import digest_of
 from fs.registry.manifest import Index, Manifest, parse_manifest
 from fs.registry.mediatypes import OCI_INDEX, is_foreign
 from fs.registry.platform import Platform
+from fs.registry.resolution import MAX_NESTING
 from fs.registry.store import ImageReader, ImageWriter, StoreOptions, open_reader, open_writer
 from nydusify.report import Progress
 
@@ -84,14 +85,14 @@ class _Copy:
         self._counting = _Counting(progress)
         self._manifests: dict[str, Manifest] = {}
         self._blobs: dict[str, Descriptor] = {}
+        self._seen: set[str] = set()
 
     def run(self, platforms: Sequence[Platform] | None, *, referrers: bool) -> Copied:
         top = self._top(platforms)
         self._gather(top)
         self._copy_blobs()
         if isinstance(top, Index):
-            for entry in top.manifests:
-                copy_manifest(entry, self._reader, self._writer)
+            copy_below(top, self._reader, self._writer)
         found = self._copy_referrers(top) if referrers else 0
         manifest = self._writer.push_manifest(top.raw, top.media_type, tag=True)
         return Copied(
@@ -133,11 +134,15 @@ class _Copy:
         where = f"{self._reader.name}: {entry.digest}"
         return parse_manifest(self._reader.read_manifest(entry), entry.media_type, where)
 
-    def _gather(self, document: Manifest | Index) -> None:
+    def _gather(self, document: Manifest | Index, depth: int = MAX_NESTING) -> None:
         """Note all blobs below, foreign ones apart: those stay where their URLs point."""
         if isinstance(document, Index):
+            if not depth:
+                raise FormatError("indexes are nested too deep", self._reader.name)
             for entry in document.manifests:
-                self._gather(self._document(entry))
+                if entry.digest not in self._seen:
+                    self._seen.add(entry.digest)
+                    self._gather(self._document(entry), depth - 1)
             return
         self._manifests[document.digest] = document
         for blob in (*document.layers, document.config):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from fs.format.blobtable import BlobRecord
 from fs.format.bootstrap import Bootstrap
-from fs.format.errors import FormatError, UsageError, local_errors
+from fs.format.errors import FormatError, UsageError
 from fs.format.tree import Node
 from fs.tar.entry import HARD_LINK, Entry
 from nydusify.blobs import Blob
@@ -69,21 +69,20 @@ class UpperEntries:
         return False
 
     def _read_marks(self, entry: Entry) -> None:
-        path = os.path.join(self._root, entry.path) if entry.path else self._root
-        with local_errors(os.fsdecode(path)):
-            for name in os.listxattr(path, follow_symlinks=False):
-                for prefix in _PREFIXES:
-                    if not name.startswith(prefix):
-                        continue
-                    mark = name[len(prefix) :]
-                    if mark in _SEE_THROUGH:
-                        raise FormatError(
-                            f"has the attribute {name}: overlayfs was mounted with {mark}, whose "
-                            "layers are not whole",
-                            os.fsdecode(path),
-                        )
-                    if mark == "opaque" and os.getxattr(path, name) == b"y":
-                        self.opaque.append(entry.path)
+        for key, value in self._entries.xattrs.items():
+            name = os.fsdecode(key)
+            for prefix in _PREFIXES:
+                if not name.startswith(prefix):
+                    continue
+                mark = name[len(prefix) :]
+                if mark in _SEE_THROUGH:
+                    raise FormatError(
+                        f"has the attribute {name}: overlayfs was mounted with {mark}, whose "
+                        "layers are not whole",
+                        os.fsdecode(os.path.join(self._root, entry.path)),
+                    )
+                if mark == "opaque" and value == b"y":
+                    self.opaque.append(entry.path)
         entry.xattrs = {
             name: value
             for name, value in entry.xattrs.items()

@@ -24,7 +24,8 @@ from fs.registry.mediatypes import CONFIG_TYPES, NYDUS_ARTIFACT, NYDUS_CONFIG, O
 from fs.registry.platform import Platform, default_platform
 from fs.registry.store import Image, ImageReader
 
-_MAX_NESTING = 4
+#: Indexes in indexes.
+MAX_NESTING = 4
 #: What referrers to ask for: our own type, and what nydusify's are listed as.
 _REFERRERS = (NYDUS_ARTIFACT, NYDUS_CONFIG, OCI_CONFIG)
 _MAX_REFERRERS = 8
@@ -51,7 +52,7 @@ def resolve_image(
     """The image below `top`; `descriptor` is top's own, None if it is not stored as such."""
     wanted = platform or default_platform()
     document = top
-    for _ in range(_MAX_NESTING):
+    for _ in range(MAX_NESTING):
         if isinstance(document, Manifest):
             own = descriptor or _descriptor(document)
             return _with_config(source, document, own, platform)
@@ -69,26 +70,28 @@ def images_below(source: DocumentSource, top: Manifest | Index) -> list[Image]:
     if isinstance(top, Manifest):
         return [_with_config(source, top, _descriptor(top), None)]
     found = []
-    for entry, document in _manifests_below(source, top, _MAX_NESTING):
+    for entry, document in _manifests_below(source, top, MAX_NESTING, set()):
         if document.config.media_type in CONFIG_TYPES and not is_nydus(document):
             found.append(_with_config(source, document, entry, None))
     return found
 
 
 def _manifests_below(
-    source: DocumentSource, index: Index, depth: int
+    source: DocumentSource, index: Index, depth: int, seen: set[str]
 ) -> Iterator[tuple[Descriptor, Manifest]]:
+    """Each once, however often it is named."""
     if not depth:
         raise FormatError("indexes are nested too deep", source.name)
     for entry in index.manifests:
-        if is_attestation(entry) or is_nydus_entry(entry):
+        if is_attestation(entry) or is_nydus_entry(entry) or entry.digest in seen:
             continue
+        seen.add(entry.digest)
         where = f"{source.name}: {entry.digest}"
         document = parse_manifest(source.read_manifest(entry), entry.media_type, where)
         if isinstance(document, Manifest):
             yield entry, document
         else:
-            yield from _manifests_below(source, document, depth - 1)
+            yield from _manifests_below(source, document, depth - 1, seen)
 
 
 def find_nydus_referrer(source: ImageReader, digest: str) -> Image | None:

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     options = _options(arguments)
     platform = words.platform(arguments)
     source = ImagePlace(
-        arguments.source or arguments.bootstrap,
+        arguments.bootstrap if arguments.source is None else arguments.source,
         platform,
         words.store_of(arguments, "source"),
         blob_dir=arguments.blob_dir,

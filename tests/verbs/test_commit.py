@@ -15,6 +15,7 @@ import pytest
 from fs.mounts import MNT_DETACH, mount, umount
 from fs.registry.store import open_reader
 from nydusify.cli import main
+from tests.nydusify.images import pull
 from tests.parts.layers import with_least_names
 from tests.parts.registry import Registry
 from tests.parts.trees import Entry, differences, scan
@@ -152,6 +153,9 @@ def test_what_cannot_be_committed(images: Path, tmp_path: Path, capsys: Captured
     assert "trusted.overlay.redirect" in capsys.readouterr().err
     assert main(words) == 2
     assert main([*words, "--source", f"oci:{images}:plain"]) == 10
+    (tmp_path / "pulled").mkdir()
+    bootstrap, _ = pull(f"oci:{images}:nydus", tmp_path / "pulled")
+    assert main([*words, "--source", str(bootstrap)]) == 2
     words = [
         "commit",
         "--container",

@@ -112,6 +112,7 @@ def test_a_damaged_chunk_is_not_copied(wasteful: str, tmp_path: Path) -> None:
 
 def test_wrong_words(wasteful: str, tmp_path: Path) -> None:
     assert main(["compact", "--source", wasteful]) == 2
+    assert main(["compact", "--source", "", "--target", wasteful]) == 2
     assert main(["compact", "-B", "x", "--target", wasteful]) == 2
     words = ["compact", "--source", wasteful, "--target", f"oci:{tmp_path}/o:t"]
     assert main([*words, "--min-used-ratio", "100"]) == 2

@@ -17,6 +17,7 @@ from fs.registry.store import open_reader, open_writer
 from nydusify.cli import main
 from tests.parts.plain import write_plain_image
 from tests.parts.registry import Registry
+from tests.registry.images import make_image, push_image
 
 Captured = pytest.CaptureFixture[str]
 
@@ -124,3 +125,29 @@ def test_wrong_words(images: Path, tmp_path: Path) -> None:
     assert main(["copy", "--source", f"file://{tmp_path}/no", "--target", f"oci:{tmp_path}/x"]) == 5
     (tmp_path / "no").write_text("x" * 600)
     assert main(["copy", "--source", f"file://{tmp_path}/no", "--target", f"oci:{tmp_path}/x"]) == 3
+
+
+def nested(place: str, depth: int, width: int) -> None:
+    """An index of `width` times the same index, and so on, `depth` of them; an image below."""
+    writer = open_writer(place)
+    sample = make_image(b"below")
+    push_image(writer, sample, tag=False)
+    entry = sample.descriptor
+    for number in range(depth):
+        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "annotations": {"n": str(number)},
+                    "manifests": [entry.to_json()] * width}  # fmt: skip
+        raw = json.dumps(document).encode()
+        entry = writer.push_manifest(raw, OCI_INDEX, tag=number + 1 == depth)
+    writer.close()
+
+
+def test_indexes_that_name_each_other_a_million_times(tmp_path: Path, capsys: Captured) -> None:
+    nested(f"oci:{tmp_path}/in:wide", 3, 1000)
+    told = copy(capsys, f"oci:{tmp_path}/in:wide", f"oci:{tmp_path}/out:t")
+    assert told["manifests"] == 1
+    nested(f"oci:{tmp_path}/in:deep", 10, 1)
+    arguments = ["--source", f"oci:{tmp_path}/in:deep", "--target", f"oci:{tmp_path}/none:t"]
+    assert main(["copy", *arguments]) == 3
+    assert main(["convert", "--all-platforms", *arguments]) == 3
+    assert capsys.readouterr().err.count("nested too deep") == 2
+    assert not (tmp_path / "none").exists()
