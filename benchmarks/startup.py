@@ -1,7 +1,9 @@
-"""`python -m benchmarks startup`: bytes and requests until ready, plain, guessed and optimized.
+"""`python -m benchmarks startup`: bytes and requests until ready, by what is known of the start.
 
-Each image is converted into a registry on loopback, optimized by a recorded start, and started
-by lazyrun from an empty cache. What was fetched is counted by the registry's own log.
+Each image is converted into a registry on loopback and started by lazyrun from an empty cache:
+without a guess; with what was guessed listed to be read first, as convert does; with what was
+guessed moved to a blob of its own; with a recorded start moved so. What was fetched is counted
+by the registry's own log.
 """
 
 from __future__ import annotations
@@ -77,12 +79,13 @@ def _say(text: str) -> None:
 
 
 def _starts(recipe: Recipe, image: Path, server: Registry, work: Path) -> list[Start]:
-    nydus, guessed, fast = (
-        f"{server.host}/{recipe.name}:{tag}" for tag in ("nydus", "guessed", "optimized")
+    plain, nydus, guessed, fast = (
+        f"{server.host}/{recipe.name}:{tag}"
+        for tag in ("unlisted", "nydus", "guessed", "optimized")
     )
-    run_to_end(
-        [program("nydusify"), "convert", "--source", f"oci:{image}:{TAG}", "--target", nydus]
-    )
+    convert = [program("nydusify"), "convert", "--source", f"oci:{image}:{TAG}", "--target"]
+    run_to_end([*convert, plain, "--startup", "none"])
+    run_to_end([*convert, nydus])
     trace = work / f"{recipe.name}.trace"
     with tempfile.TemporaryDirectory(dir=work) as name:
         record(nydus, StoreOptions(), recording(recipe), Path(name), trace)
@@ -92,9 +95,10 @@ def _starts(recipe: Recipe, image: Path, server: Registry, work: Path) -> list[S
     )  # fmt: skip
     run_to_end([program("nydusify"), "optimize", "--source", nydus, "--target", guessed, "--guess"])
     return [
-        _start(recipe, "nydus", nydus, server, work),
-        _start(recipe, "guessed", guessed, server, work),
-        _start(recipe, "optimized", fast, server, work),
+        _start(recipe, "no guess", plain, server, work),
+        _start(recipe, "guess listed", nydus, server, work),
+        _start(recipe, "guess moved", guessed, server, work),
+        _start(recipe, "recorded", fast, server, work),
     ]
 
 

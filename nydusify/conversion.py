@@ -34,6 +34,7 @@ from nydusify.publish import Destination, Target, make_bootstrap_layer, publish
 from nydusify.report import LayerFigures, Progress, Report
 from nydusify.sharing import News, Shared, Sharing
 from nydusify.sources import SourceImage, SourceLayer
+from nydusify.startup.unpublished import BlobFiles, open_unpublished
 from nydusify.uploads import Uploads
 
 _ROOT_MODE = stat.S_IFDIR | 0o755
@@ -89,8 +90,13 @@ def convert_image(
             known.provide(record, destination, progress) for record in converted.known if known
         ]
         bootstrap = work / "image.boot"
-        write_bootstrap_file(converted, options, bootstrap)
         blobs = [*converted.blobs, *others]
+        startup = write_bootstrap_file(converted, options, bootstrap)
+        if options.startup == "guess" or (options.startup is None and not startup):
+            progress.step("guessing what the start reads", 0)
+            files = BlobFiles(blobs, options.target, options.target_store)
+            startup += _guessed(converted.root, files, source, bootstrap, work)
+            startup = write_bootstrap_file(converted, options, bootstrap, startup)
         layer = make_bootstrap_layer(bootstrap, blobs, work / "bootstrap.tar.gz")
         kept = [bool(figures.blob_digest) for figures in converted.figures]
         target = Target(source, converted.blobs, kept, layer, others)
@@ -107,7 +113,22 @@ def convert_image(
         seconds=round(time.monotonic() - started, 3),
         known_blobs=[f"sha256:{record.blob_id}" for record in converted.known],
         layers=converted.figures,
+        startup_files=len(startup),
+        startup_size=sum(node.size for node in startup),
     )
+
+
+def _guessed(
+    root: Node, files: BlobFiles, source: SourceImage, bootstrap: Path, work: Path
+) -> list[Node]:
+    """The files that the start is thought to read as a whole."""
+    nodes = []
+    with open_unpublished(bootstrap, files, source.config, work) as unpublished:
+        for want in unpublished.guess():
+            if list(want.spans) == [(0, want.file.size)]:
+                path = os.fsencode(want.file.path)
+                nodes.append(lookup(root, clean(path, "start-up file")))
+    return [node for node in nodes if node is not None]
 
 
 def layer_options(options: ConvertOptions, dictionary: ChunkDictionary | None) -> LayerOptions:
@@ -189,17 +210,25 @@ def _merged(
     return Converted(root, blobs, figures, startup, known)
 
 
-def write_bootstrap_file(converted: Converted, options: ConvertOptions, path: Path) -> None:
-    """FormatError if the tree does not fit the format; StorageError if the disk is full."""
+def write_bootstrap_file(
+    converted: Converted, options: ConvertOptions, path: Path, startup: Sequence[Node] | None = None
+) -> list[Node]:
+    """Write the bootstrap; returns what it lists to be read first.
+
+    That is `startup`, or what the options or else the layers say. FormatError if the tree does
+    not fit the format; StorageError if the disk is full.
+    """
     root = converted.root
+    if startup is None:
+        startup = _prefetched(root, options.prefetch) or _still_there(root, converted.startup)
+    listed = list(dict.fromkeys(startup))
     bootstrap_options = BootstrapOptions(
-        chunk_size=options.chunk_size,
-        compressor=options.compressor,
-        prefetch=_prefetched(root, options.prefetch) or _still_there(root, converted.startup),
+        chunk_size=options.chunk_size, compressor=options.compressor, prefetch=listed
     )
     records = [*(blob.record for blob in converted.blobs), *converted.known]
     with local_errors(path), path.open("wb") as out:
         write_bootstrap(converted.root, records, bootstrap_options, out)
+    return listed
 
 
 def _figures(

@@ -142,6 +142,12 @@ def _add_startup(group: argparse._ArgumentGroup) -> None:
         " standard input",
     )
     listed.add_argument("--prefetch-dir", metavar="PATH", help="the same for one path")
+    group.add_argument(
+        "--startup",
+        choices=("guess", "none"),
+        help="guess from the image's files what else its start reads (default: where neither"
+        " these paths nor the layers say it)",
+    )
 
 
 def _add_backend(group: argparse._ArgumentGroup) -> None:

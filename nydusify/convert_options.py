@@ -54,6 +54,7 @@ def convert_options(arguments: argparse.Namespace) -> ConvertOptions:
         prefetch=_prefetch_patterns(arguments),
         chunk_dict=arguments.chunk_dict,
         chunk_dict_store=store_options(arguments, insecure=arguments.chunk_dict_insecure),
+        startup=arguments.startup,
         refer=arguments.oci_ref,
         work_dir=arguments.work_dir or (Path(temporary) if temporary else None),
         caches=_caches(arguments),

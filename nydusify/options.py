@@ -59,6 +59,8 @@ class ConvertOptions:
 
     `platforms`: this machine's if there are none. `prefetch` are absolute paths in the image.
     `chunk_dict`: an image or bootstrap, see nydusify/known_blobs.py.
+    `startup`: "guess" what a start reads and list it behind those, or "none"; by default a guess
+    is made where nobody said what is read first.
     `refer`: layers stay as they are, and are referred to.
     The result does not depend on `threads`.
     """
@@ -74,6 +76,7 @@ class ConvertOptions:
     prefetch: tuple[str, ...] = ()
     chunk_dict: str = ""
     chunk_dict_store: StoreOptions = field(default_factory=StoreOptions)
+    startup: str | None = None
     refer: bool = False
     work_dir: Path | None = None
     caches: CacheOptions = field(default_factory=CacheOptions)

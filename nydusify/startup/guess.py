@@ -35,7 +35,7 @@ def guess(
         if config.entrypoint:
             start.want_command(command, "command")
         _want_rest(start)
-    except Failure:
+    except (Failure, RecursionError):
         return list(wanted)
     return list(wanted)
 
