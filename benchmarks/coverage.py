@@ -1,7 +1,7 @@
 """`python -m benchmarks coverage`: how much of what a start reads is guessed, and what else.
 
 Each image is converted, started with a trace until it is ready, and its start guessed from its
-files. Bytes are those of whole chunks as stored, as they would be fetched.
+files. Bytes are those of whole chunks, decoded: small ones have no stored size of their own.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.blocks import write_block
 from benchmarks.images.build import TAG, cached_image
 from benchmarks.images.catalogue.all import chosen
 from benchmarks.images.recipe import Recipe
@@ -27,14 +28,16 @@ from fs.trace import Paths, Touch, read_trace
 from nydusify.opened import ImagePlace, OpenedImage, open_image
 from nydusify.recording import record
 from nydusify.startup.choice import guessed_set
-from nydusify.startup_set import Place, StartupSet
+from nydusify.startup_set import StartupSet
 
-CACHE = Path(__file__).resolve().parent.parent / ".cache"
+REPOSITORY = Path(__file__).resolve().parent.parent
+CACHE = REPOSITORY / ".cache"
+DOCUMENT = REPOSITORY / "docs/startup-set.md"
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Bytes as stored. `needed` were read until ready, `covered` of them were guessed."""
+    """Bytes, decoded. `needed` were read until ready, `covered` of them were guessed."""
 
     image: str
     image_bytes: int
@@ -58,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--images", metavar="A,B", help="only these (default: all)")
     top.add_argument("--quick", action="store_true", help="only a few")
     top.add_argument("--details", type=int, metavar="N", help="also the N largest misses of each")
+    top.add_argument("--record", action="store_true", help="renew the table in the docs")
     top.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     return top
 
@@ -77,6 +81,9 @@ def main(argv: Sequence[str]) -> int:
     if left := left_behind():
         raise RuntimeError(f"processes were left behind: {left}")
     print(table(rows))
+    if arguments.record:
+        text = f"{table(rows)}\n\n({machine()})"
+        write_block(DOCUMENT, "python -m benchmarks coverage --record", text)
     if arguments.json:
         document = {"machine": machine(), "coverage": [asdict(row) for row in rows]}
         arguments.json.write_text(json.dumps(document, indent=2) + "\n")
@@ -98,12 +105,11 @@ def _measure(recipe: Recipe, image: Path, work: Path, details: int | None) -> Co
         needed = StartupSet(opened.bootstrap)
         needed.add_touches(touches, heading.blobs, "trace")
         guessed = _guessed(opened, work)
-        sizes = _stored_sizes(opened.bootstrap, [*needed, *guessed])
         if details:
-            _show(opened.bootstrap, needed, guessed, sizes, details)
+            _show(opened.bootstrap, needed, guessed, details)
         both = set(needed) & set(guessed)
-        whole = sum(blob.compressed_size for blob in opened.bootstrap.blobs)
-        total = (sum(sizes[place] for place in places) for places in (needed, guessed, both))
+        whole = sum(blob.uncompressed_size for blob in opened.bootstrap.blobs)
+        total = (sum(place.length for place in places) for places in (needed, guessed, both))
         return Coverage(recipe.name, whole, *total)
 
 
@@ -113,20 +119,10 @@ def _guessed(opened: OpenedImage, work: Path) -> StartupSet:
         return guessed_set(contents, opened.image.config)
 
 
-def _stored_sizes(bootstrap: Bootstrap, places: Iterable[Place]) -> Mapping[Place, int]:
-    tables = {index: bootstrap.chunk_table(index) for index in range(len(bootstrap.blobs))}
-    sizes = {}
-    for place in places:
-        table = tables[place.blob_index]
-        sizes[place] = table.compressed_sizes[table.find(place.offset)]
-    return sizes
-
-
 def _show(
     bootstrap: Bootstrap,
     needed: StartupSet,
     guessed: StartupSet,
-    sizes: Mapping[Place, int],
     count: int,
 ) -> None:
     """The files with the most bytes that were missed, and that were too much."""
@@ -138,7 +134,7 @@ def _show(
         by_file: dict[str, int] = {}
         for place in places:
             names = paths.of(Touch(0, place.blob_index, place.offset, place.length, 0))
-            by_file[names[0]] = by_file.get(names[0], 0) + sizes[place]
+            by_file[names[0]] = by_file.get(names[0], 0) + place.length
         ordered = sorted(by_file.items(), key=lambda each: -each[1])
         print(f"{title}: {len(by_file)} files")
         for name, size in ordered[:count]:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.blocks import write_block
 from benchmarks.images.build import TAG, cached_image
 from benchmarks.images.catalogue.all import chosen
 from benchmarks.images.recipe import Recipe
@@ -27,7 +28,9 @@ from benchmarks.services import Registry, registry
 from fs.registry.store import StoreOptions
 from nydusify.recording import record
 
-CACHE = Path(__file__).resolve().parent.parent / ".cache"
+REPOSITORY = Path(__file__).resolve().parent.parent
+CACHE = REPOSITORY / ".cache"
+DOCUMENT = REPOSITORY / "docs/startup-set.md"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--images", metavar="A,B", help="only these (default: all)")
     top.add_argument("--quick", action="store_true", help="only a few")
     top.add_argument("--mbit", type=int, metavar="N", help="let the network have N Mbit/s")
+    top.add_argument("--record", action="store_true", help="renew the table in the docs")
     top.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     return top
 
@@ -66,7 +70,10 @@ def main(argv: Sequence[str]) -> int:
             starts += _starts(recipe, images[recipe.name], server, Path(name))
     if left := left_behind():
         raise RuntimeError(f"processes were left behind: {left}")
-    print(table(starts))
+    print(table(starts, seconds=True))
+    if arguments.record:
+        text = f"{table(starts)}\n\n({machine()}; network: loopback)"
+        write_block(DOCUMENT, "python -m benchmarks startup --record", text)
     if arguments.json:
         arguments.json.write_text(
             json.dumps({"machine": machine(), "starts": [asdict(each) for each in starts]})
@@ -124,17 +131,19 @@ def _start(recipe: Recipe, mode: str, image: str, server: Registry, work: Path) 
     )
 
 
-def table(starts: Sequence[Start]) -> str:
-    """One line an image: requests, megabytes and seconds of each mode."""
+def table(starts: Sequence[Start], *, seconds: bool = False) -> str:
+    """One line an image: requests and megabytes of each mode, and seconds if wanted."""
     modes = list(dict.fromkeys(each.mode for each in starts))
-    lines = [f"{'until ready':<12}" + "".join(f"{mode:>28}" for mode in modes)]
-    lines.append(f"{'':<12}" + f"{'requests':>12}{'MB':>8}{'s':>8}" * len(modes))
+    head = f"{'requests':>10}{'MB':>7}" + (f"{'s':>7}" if seconds else "")
+    lines = [f"{'until ready':<12}" + "".join(f"{mode:>{len(head)}}" for mode in modes)]
+    lines.append(f"{'':<12}" + head * len(modes))
     for image in dict.fromkeys(each.image for each in starts):
-        line = f"{image:<12}"
-        for mode in modes:
-            for each in starts:
-                if (each.image, each.mode) == (image, mode):
-                    line += f"{each.requests:>12}{each.fetched_bytes / 1e6:>8.1f}"
-                    line += f"{each.seconds:>8.2f}"
-        lines.append(line)
+        row = {each.mode: each for each in starts if each.image == image}
+        cells = [_cell(row[mode], seconds=seconds) for mode in modes]
+        lines.append(f"{image:<12}" + "".join(cells))
     return "\n".join(lines)
+
+
+def _cell(start: Start, *, seconds: bool) -> str:
+    text = f"{start.requests:>10}{start.fetched_bytes / 1e6:>7.1f}"
+    return text + (f"{start.seconds:>7.2f}" if seconds else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.images.catalogue.applications import MARIADB, RABBITMQ, TOMCAT, WORDPRESS
 from benchmarks.images.catalogue.compiled import GCC, GOLANG, OPENJDK
 from benchmarks.images.catalogue.languages import FLASK, NODE, PERL, PHP, PYTHON, RUBY
 from benchmarks.images.catalogue.servers import MEMCACHED, NGINX, POSTGRES, REDIS
@@ -14,7 +15,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         BUSYBOX, DEBIAN, PYTHON, FLASK, PERL, NODE, RUBY, PHP, REDIS, MEMCACHED, NGINX,
-        POSTGRES, OPENJDK, GCC, GOLANG,
+        POSTGRES, OPENJDK, GCC, GOLANG, TOMCAT, MARIADB, RABBITMQ, WORDPRESS,
     )
 }  # fmt: skip
 
