@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from collections.abc import Mapping
@@ -21,11 +20,11 @@ from fs.registry.mediatypes import (
     OCI_MANIFEST,
 )
 from fs.registry.store import ImageWriter
+from nydusify.parallel_gzip import ParallelGzip
 from nydusify.report import Progress
 from nydusify.sources import Entries
 from nydusify.tarball import Sink, TarWriter
 
-_GZIP_LEVEL = 6
 _TYPES = {"gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD, "none": OCI_LAYER}
 COMPRESSIONS = tuple(_TYPES)
 
@@ -71,10 +70,15 @@ def make_layer(entries: Entries, path: Path, compression: str = "gzip") -> Plain
         compressor = _compressor(packed, compression)
         plain = Hashing(compressor)
         tar = TarWriter(plain)
-        for entry in entries:
-            tar.add(entry, entries.read)
-        tar.finish()
-        compressor.close()
+        try:
+            for entry in entries:
+                tar.add(entry, entries.read)
+            tar.finish()
+            compressor.close()
+        except BaseException:
+            if isinstance(compressor, ParallelGzip):
+                compressor.abandon()
+            raise
     descriptor = Descriptor(_TYPES[compression], packed.digest(), packed.size)
     return PlainLayer(path, descriptor, plain.digest(), tar.left_out)
 
@@ -88,7 +92,7 @@ class _Plain:
 
 def _compressor(sink: Hashing, compression: str) -> _Closable:
     if compression == "gzip":
-        return gzip.GzipFile("", "wb", _GZIP_LEVEL, _as_file(sink), mtime=0)
+        return ParallelGzip(sink)
     if compression == "zstd":
         return zstandard.ZstdCompressor(level=3).stream_writer(_as_file(sink), closefd=False)
     return _Plain(sink)
