@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from nydusify.cli import COMMANDS, main, parser
+from nydusify.cli import COMMANDS, _joined, main, parser
 
 NAMES = [command.name for command in COMMANDS]
 
@@ -24,4 +24,4 @@ def test_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     lines = re.findall(r"^ +(?:[a-z-]+ +)?(nydusify [a-z].*)$", examples, re.MULTILINE)
     assert lines, "no example"
     for line in lines:
-        parser().parse_args(shlex.split(line, comments=True)[1:])
+        parser().parse_args(_joined(shlex.split(line, comments=True)[1:]))
