@@ -27,6 +27,9 @@ _OPAQUE = b".wh..wh..opq"
 _DIRECTORY_MODE = stat.S_IFDIR | 0o755
 #: Changing a file's owner, as every header does, takes its capabilities away.
 CAPABILITY = b"security.capability"
+#: There are only so many, and inodes share them.
+_MODES: dict[int, int] = {}
+_MANY = 10_000
 _LINK_MODE = stat.S_IFLNK | 0o777  # Linux keeps no permissions of links
 
 
@@ -56,6 +59,8 @@ class Layer:
         self.opaque: set[Node] = set()
         self.whiteouts: dict[Node, set[bytes]] = {}
         self.foreign_links: dict[tuple[bytes, ...], ForeignLink] = {}
+        #: Numbers that were seen, so that equal ones of many inodes are one object.
+        self._numbers: dict[int, int] = {}
 
     def add(self, entry: Entry) -> Node | None:
         """Put an entry in its place. Returns the node of a regular file, to be given its content.
@@ -78,9 +83,17 @@ class Layer:
         if entry.kind == stat.S_IFDIR:
             self._add_directory(parent, base, entry)
             return None
+        self._share_numbers(entry)
         node = _new_node(entry, where)
         parent.children[base] = node
         return node if entry.kind == stat.S_IFREG else None
+
+    def _share_numbers(self, entry: Entry) -> None:
+        same = self._numbers
+        if len(same) > _MANY:
+            same.clear()
+        entry.mtime = same.setdefault(entry.mtime, entry.mtime)
+        entry.size = same.setdefault(entry.size, entry.size)
 
     def directory(self, names: list[bytes], where: str) -> Node:
         """The directory at `names`, links followed; what is missing is made, as implied."""
@@ -181,7 +194,7 @@ def inherited_group(parent: Node) -> int:
 
 def _set_attributes(node: Node, entry: Entry) -> None:
     if not stat.S_ISLNK(node.mode):
-        node.mode = stat.S_IFMT(node.mode) | entry.mode
+        node.mode = _MODES.setdefault(mode := stat.S_IFMT(node.mode) | entry.mode, mode)
     node.uid, node.gid = entry.uid, entry.gid
     node.mtime, node.mtime_nsec = entry.mtime, entry.mtime_nsec
     if entry.xattrs or node.xattrs:

@@ -24,16 +24,20 @@ class Shared(NamedTuple):
 
 
 class News:
-    """Tells of each layer, from the lowest up, whether it has chunks that those below lack."""
+    """Tells of each of so many layers, from the lowest up, whether it has chunks of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: int) -> None:
         self._seen: set[bytes] = set()
+        self._first, self._left = True, layers
 
     def has(self, table: LayerChunks) -> bool:
-        digests = bytes(table.digests)
-        keys = {digests[at : at + 16] for at in range(0, len(digests), DIGEST_SIZE)}
-        fresh = not keys <= self._seen
-        self._seen |= keys
+        first, self._first = self._first, False
+        self._left -= 1
+        digests = table.digests
+        starts = range(0, len(digests), DIGEST_SIZE)
+        fresh = first or any(bytes(digests[at : at + 16]) not in self._seen for at in starts)
+        if self._left:
+            self._seen.update(bytes(digests[at : at + 16]) for at in starts)
         return fresh
 
 

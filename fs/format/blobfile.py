@@ -154,8 +154,10 @@ def build_trailer(
     contexts = Contexts(pack_batches(batches), len(batches))
     array, header = _add_chunk_info(parts, chunks, record, contexts)
     if options.inline_digests:
-        content = b"".join([chunk.digest for chunk in chunks])
-        parts.close(DIGESTS, parts.add(DIGESTS, content, Compressor.NONE))
+        content = bytearray()
+        for chunk in chunks:
+            content += chunk.digest
+        parts.close(DIGESTS, parts.add(DIGESTS, bytes(content), Compressor.NONE))
     if bootstrap is not None:
         record.features |= BlobFeature.INLINED_FS_META
         parts.close(BOOTSTRAP, parts.add(BOOTSTRAP, bootstrap, Compressor.ZSTD))

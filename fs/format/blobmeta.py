@@ -96,7 +96,10 @@ def unpack_header(data: Buffer, name: str) -> BlobMetaHeader:
 
 def pack_v1(rows: Iterable[ChunkRow]) -> bytes:
     """The array of `rows`, which are in the order of their positions."""
-    return b"".join([_V1.pack(*_entry_v1(row)) for row in rows])
+    packed = bytearray()  # millions of small objects would outlive their use in memory
+    for row in rows:
+        packed += _V1.pack(*_entry_v1(row))
+    return bytes(packed)
 
 
 def _entry_v1(row: ChunkRow) -> tuple[int, int]:
@@ -111,7 +114,10 @@ def _entry_v1(row: ChunkRow) -> tuple[int, int]:
 
 def pack_v2(rows: Iterable[ChunkRow]) -> bytes:
     """As `pack_v1`; keeps the flags, and the crc32 or the place in a piece that go with them."""
-    return b"".join([_V2.pack(*_entry_v2(row)) for row in rows])
+    packed = bytearray()
+    for row in rows:
+        packed += _V2.pack(*_entry_v2(row))
+    return bytes(packed)
 
 
 def _entry_v2(row: ChunkRow) -> tuple[int, int, int]:

@@ -70,12 +70,18 @@ class ChunkRecords:
         records = self._records
         self._numbers.clear()
         self._others.clear()
-        starts = sorted(
-            range(0, len(records), CHUNK_INFO_SIZE),
-            key=lambda start: records[start : start + _KEY_SIZE],
-        )
+        # By the first byte of the digest, so that few keys exist at a time.
+        parts = [array("Q") for _ in range(256)]
+        for start in range(0, len(records), CHUNK_INFO_SIZE):
+            parts[records[start]].append(start)
+        for part in parts:
+            self._sort_part(part)
+        return self
+
+    def _sort_part(self, part: array[int]) -> None:
+        records = self._records
         previous = bytearray()
-        for start in starts:
+        for start in sorted(part, key=lambda start: records[start : start + _KEY_SIZE]):
             key = records[start : start + _KEY_SIZE]
             if key == previous:
                 index = int.from_bytes(key[32:], "little")
@@ -84,7 +90,6 @@ class ChunkRecords:
                 self._starts.pop()  # the last one counts
             self._starts.append(start)
             previous = key
-        return self
 
     @property
     def size(self) -> int:

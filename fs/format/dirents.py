@@ -52,20 +52,23 @@ def data_size(names: Sequence[bytes], counts: Sequence[int], block_size: int) ->
 
 
 def pack(
-    entries: Sequence[tuple[bytes, int, int]], counts: Sequence[int], block_size: int
+    names: Sequence[bytes],
+    entries: Sequence[tuple[int, int]],
+    counts: Sequence[int],
+    block_size: int,
 ) -> bytearray:
-    """Directory data of the sorted `entries` (name, nid, type), split as `counts` says."""
+    """Directory data of the sorted `names` with their `entries` (nid, type), split by `counts`."""
     data = bytearray()
     position = 0
     for count in counts:
         data += bytes(-len(data) % block_size)
-        block = entries[position : position + count]
-        position += count
+        end = position + count
         name_offset = DIRENT_SIZE * count
-        for name, nid, kind in block:
+        for name, (nid, kind) in zip(names[position:end], entries[position:end], strict=True):
             data += DIRENT.pack(nid, name_offset, kind)
             name_offset += len(name)
-        data += b"".join([name for name, _nid, _kind in block])
+        data += b"".join(names[position:end])
+        position = end
     return data
 
 

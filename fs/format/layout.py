@@ -8,8 +8,7 @@ children sorted by name, then each subdirectory in turn. See docs/format.md,
 from __future__ import annotations
 
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from fs.format import dirents, erofs, xattrs
 from fs.format.allocator import Allocator, Place
@@ -18,28 +17,29 @@ from fs.format.tree import Node
 
 _OWN_NAMES = (b".", b"..")
 _INO_MAX = 0xFFFFFFFF
-_NOWHERE = Place(0, 0, inline=False)
 
 
-@dataclass(slots=True, eq=False)
 class Placed:
     """A node with its number and place. `parent` and `name` are those of its first name."""
 
-    node: Node
-    parent: Placed | None
-    name: bytes
-    ino: int
-    place: Place = _NOWHERE
-    xattrs: bytes = b""
-    names: int = 0
-    #: Of a directory: every name with its inode, sorted, "." and ".." among them.
-    entries: Sequence[tuple[bytes, Placed]] = ()
-    #: Of a directory: how many entries each of its blocks has.
-    block_counts: Sequence[int] = ()
+    __slots__ = ("ino", "name", "names", "node", "offset", "parent")
+
+    def __init__(self, node: Node, parent: PlacedDirectory | None, name: bytes, ino: int) -> None:
+        self.node = node
+        self.parent = parent
+        self.name = name
+        self.ino = ino
+        self.offset = 0
+        self.names = 0
+
+    @property
+    def xattrs(self) -> bytes:
+        """As they stand behind the inode."""
+        return xattrs.pack(self.node.xattrs, self.path) if self.node.xattrs else b""
 
     @property
     def nid(self) -> int:
-        return self.place.offset // erofs.SLOT_SIZE
+        return self.offset // erofs.SLOT_SIZE
 
     @property
     def size(self) -> int:
@@ -50,7 +50,7 @@ class Placed:
     def path(self) -> str:
         """For messages."""
         names: list[bytes] = []
-        at: Placed | None = self
+        at: Placed | PlacedDirectory | None = self
         while at is not None:
             names.append(at.name)
             at = at.parent
@@ -60,15 +60,44 @@ class Placed:
         return FormatError(what, self.path)
 
 
-class Layout:
-    """Every inode of a tree in writing order, placed for blocks of `block_size`."""
+class PlacedData(Placed):
+    """One with data among the metadata: a directory or a link. Fields as in `Place`."""
 
-    def __init__(self, root: Node, block_size: int, root_ino: int) -> None:
+    __slots__ = ("data_offset", "inline")
+
+    def put(self, place: Place) -> None:
+        self.offset, self.data_offset, self.inline = place
+
+
+class PlacedDirectory(PlacedData):
+    """`entry_names` are sorted, "." and ".." among them; `entries` are their inodes.
+
+    `block_counts` says how many entries each of its blocks has.
+    """
+
+    __slots__ = ("block_counts", "entries", "entry_names")
+
+    block_counts: Sequence[int]
+    entries: Sequence[Placed]
+    entry_names: Sequence[bytes]
+
+
+class Layout:
+    """Every inode of a tree in writing order, placed for blocks of `block_size`.
+
+    Of `wanted`, nodes of the tree, `find` knows the places.
+    """
+
+    def __init__(
+        self, root: Node, block_size: int, root_ino: int, wanted: Iterable[Node] = ()
+    ) -> None:
         self.inodes: list[Placed] = []
         #: Names in the tree, the root included: what the superblock counts as inodes.
         self.name_count = 1
         self._block_size = block_size
         self._allocator = Allocator(block_size)
+        self._wanted = {id(node) for node in wanted}
+        #: What may have several names, and what is wanted.
         self._by_node: dict[int, Placed] = {}
         self._number_tree(root, root_ino)
         #: Where the metadata area ends.
@@ -85,39 +114,43 @@ class Layout:
         if not stat.S_ISDIR(root.mode):
             raise FormatError("the root is no directory", "/")
         top = self._new(root, None, b"", root_ino)
+        assert isinstance(top, PlacedDirectory)
         pending = [top]
         while pending:
             directory = pending.pop()
             subdirectories = self._place_directory(directory)
             pending.extend(reversed(subdirectories))
 
-    def _place_directory(self, directory: Placed) -> list[Placed]:
+    def _place_directory(self, directory: PlacedDirectory) -> list[PlacedDirectory]:
         """Number and place a directory and all in it; its subdirectories are only numbered."""
         children = directory.node.children
-        found = [(b".", directory), (b"..", directory.parent or directory)]
         subdirectories = []
         first_seen = []
-        for name in sorted(children):
+        names = sorted([*children, *_OWN_NAMES])  # "-" and "+x" stand before "." and ".."
+        found: list[Placed] = []
+        for name in names:
+            if name in _OWN_NAMES:
+                if name in children:
+                    raise directory.error(f"name {name!r} is not allowed")
+                found.append(directory if name == b"." else directory.parent or directory)
+                continue
             child = self._add_name(directory, name, children[name])
-            found.append((name, child))
-            if stat.S_ISDIR(child.node.mode):
+            found.append(child)
+            if isinstance(child, PlacedDirectory):
                 subdirectories.append(child)
             elif child.names == 1:
                 first_seen.append(child)
-        # Names such as "-" and "+x" stand before "." and "..".
-        found.sort(key=_entry_name)
-        directory.entries = found
+        directory.entry_names, directory.entries = names, found
         directory.names = 2 + len(subdirectories)
-        names = [name for name, _ in found]
         directory.block_counts = dirents.split_names(names, self._block_size)
         size = dirents.data_size(names, directory.block_counts, self._block_size)
-        directory.place = self._allocator.place_data(directory.size, size)
+        directory.put(self._allocator.place_data(directory.size, size))
         for child in first_seen:
             self._place(child)
         return subdirectories
 
-    def _add_name(self, directory: Placed, name: bytes, node: Node) -> Placed:
-        if name in _OWN_NAMES or not dirents.is_allowed_name(name):
+    def _add_name(self, directory: PlacedDirectory, name: bytes, node: Node) -> Placed:
+        if not dirents.is_allowed_name(name):
             raise directory.error(f"name {name[:300]!r} is not allowed")
         self.name_count += 1
         if self.name_count > _INO_MAX:
@@ -130,13 +163,13 @@ class Layout:
         known.names += 1
         return known
 
-    def _new(self, node: Node, parent: Placed | None, name: bytes, ino: int) -> Placed:
-        placed = Placed(node, parent, name, ino)
+    def _new(self, node: Node, parent: PlacedDirectory | None, name: bytes, ino: int) -> Placed:
+        kind = PlacedDirectory if stat.S_ISDIR(node.mode) else Placed
+        placed = (PlacedData if stat.S_ISLNK(node.mode) else kind)(node, parent, name, ino)
         if not erofs.file_type(node.mode):
             raise placed.error(f"mode {node.mode:o} has no file type")
-        if node.xattrs:
-            placed.xattrs = xattrs.pack(node.xattrs, placed.path)
-        self._by_node[id(node)] = placed
+        if node.nlink != 1 or stat.S_ISDIR(node.mode) or id(node) in self._wanted:
+            self._by_node[id(node)] = placed
         self.inodes.append(placed)
         return placed
 
@@ -145,14 +178,10 @@ class Layout:
         if stat.S_ISREG(node.mode):
             size = placed.size + -placed.size % erofs.CHUNK_INDEX_SIZE
             size += erofs.CHUNK_INDEX_SIZE * len(node.chunks)
-            placed.place = self._allocator.place_file(size)
-        elif stat.S_ISLNK(node.mode):
+            placed.offset = self._allocator.place_file(size).offset
+        elif isinstance(placed, PlacedData):
             if not 0 < len(node.target) <= erofs.SYMLINK_MAX or b"\0" in node.target:
                 raise placed.error(f"link target of {len(node.target)} bytes is not allowed")
-            placed.place = self._allocator.place_data(placed.size, len(node.target))
+            placed.put(self._allocator.place_data(placed.size, len(node.target)))
         else:
-            placed.place = self._allocator.place_special(placed.size)
-
-
-def _entry_name(entry: tuple[bytes, Placed]) -> bytes:
-    return entry[0]
+            placed.offset = self._allocator.place_special(placed.size).offset

@@ -28,7 +28,7 @@ from fs.format.blobtable import (
 )
 from fs.format.chunkrecords import ChunkRecords
 from fs.format.errors import FormatError
-from fs.format.layout import Layout, Placed
+from fs.format.layout import Layout, Placed, PlacedData, PlacedDirectory
 from fs.format.tree import HOLE, Chunk, Node
 from fs.format.xattrs import count_of
 
@@ -71,8 +71,9 @@ def write_bootstrap(
     """
     _check_options(options)
     _check_blobs(blobs, options)
-    layout = Layout(root, options.block_size, options.root_ino)
-    prefetch = [layout.find(node).nid for node in options.prefetch] if blobs else []
+    wanted = options.prefetch if blobs else ()
+    layout = Layout(root, options.block_size, options.root_ino, wanted)
+    prefetch = [layout.find(node).nid for node in wanted]
     regions = _Regions.of(len(blobs), len(prefetch))
     inodes = _InodeWriter(layout, regions.meta, blobs, options)
     metadata = inodes.pack()
@@ -144,9 +145,9 @@ class _InodeWriter:
             try:
                 if stat.S_ISREG(mode):
                     self._pack_file(placed)
-                elif stat.S_ISDIR(mode):
+                elif isinstance(placed, PlacedDirectory):
                     self._pack_directory(placed)
-                elif stat.S_ISLNK(mode):
+                elif isinstance(placed, PlacedData):
                     self._pack_data(placed, placed.node.target)
                 else:
                     self._pack_special(placed)
@@ -156,13 +157,13 @@ class _InodeWriter:
 
     def _pack_inode(self, placed: Placed, layout: int, size: int, u: int) -> int:
         """Write inode and attributes; returns the place after them in the metadata."""
-        node = placed.node
-        start = placed.place.offset - _META_START
+        node, packed_xattrs = placed.node, placed.xattrs
+        start = placed.offset - _META_START
         erofs.INODE_EXTENDED.pack_into(
             self._data,
             start,
             layout << 1 | 1,
-            count_of(len(placed.xattrs)),
+            count_of(len(packed_xattrs)),
             node.mode,
             size,
             u,
@@ -173,32 +174,30 @@ class _InodeWriter:
             node.mtime_nsec,
             placed.names if stat.S_ISDIR(node.mode) else node.nlink or placed.names,
         )
-        end = start + placed.size
-        if placed.xattrs:
-            self._data[start + erofs.INODE_EXTENDED.size : end] = placed.xattrs
+        end = start + erofs.INODE_EXTENDED.size + len(packed_xattrs)
+        if packed_xattrs:
+            self._data[start + erofs.INODE_EXTENDED.size : end] = packed_xattrs
         return end
 
     def _pack_special(self, placed: Placed) -> None:
         is_device = stat.S_ISCHR(placed.node.mode) or stat.S_ISBLK(placed.node.mode)
         self._pack_inode(placed, erofs.FLAT_PLAIN, 0, placed.node.rdev if is_device else 0)
 
-    def _pack_directory(self, placed: Placed) -> None:
-        entries = [
-            (name, child.nid, erofs.file_type(child.node.mode)) for name, child in placed.entries
-        ]
-        self._pack_data(placed, dirents.pack(entries, placed.block_counts, self._block_size))
+    def _pack_directory(self, placed: PlacedDirectory) -> None:
+        entries = [(child.nid, erofs.file_type(child.node.mode)) for child in placed.entries]
+        names, counts = placed.entry_names, placed.block_counts
+        self._pack_data(placed, dirents.pack(names, entries, counts, self._block_size))
 
-    def _pack_data(self, placed: Placed, data: bytes | bytearray) -> None:
-        place = placed.place
-        layout = erofs.FLAT_INLINE if place.inline else erofs.FLAT_PLAIN
-        address = self._meta + place.data_offset >> self._block_bits
+    def _pack_data(self, placed: PlacedData, data: bytes | bytearray) -> None:
+        layout = erofs.FLAT_INLINE if placed.inline else erofs.FLAT_PLAIN
+        address = self._meta + placed.data_offset >> self._block_bits
         end = self._pack_inode(placed, layout, len(data), address)
-        tail = len(data) % self._block_size if place.inline else 0
+        tail = len(data) % self._block_size if placed.inline else 0
         whole = len(data) - tail
         if tail:
             self._data[end : end + tail] = data[whole:]
         if whole:
-            start = place.data_offset - _META_START
+            start = placed.data_offset - _META_START
             self._data[start : start + whole] = data[:whole]
 
     def _pack_file(self, placed: Placed) -> None:
@@ -323,7 +322,7 @@ def _flags(layout: Layout, blobs: Sequence[BlobRecord], options: BootstrapOption
         features |= blob.features
     flags = options.extra_flags | rafs6.SuperFlag.EXPLICIT_UID_GID
     flags |= rafs6.COMPRESSOR_FLAGS[options.compressor] | rafs6.DIGESTER_FLAGS[options.digester]
-    if any(placed.xattrs for placed in layout.inodes):
+    if any(placed.node.xattrs for placed in layout.inodes):
         flags |= rafs6.SuperFlag.HAS_XATTR
     if features & BlobFeature.INLINED_CHUNK_DIGEST:
         flags |= rafs6.SuperFlag.INLINED_CHUNK_DIGEST
