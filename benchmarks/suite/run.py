@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from nydusify.readiness import Exit, Line, NotReadyError, Program, Ready
 _READY_SECONDS = 900.0
 _END_SECONDS = 5.0
 _SETTLE_SECONDS = 0.2
+_POLL_SECONDS = 0.005
 #: Daemons are left alone until they use less than this share of a processor, or so long.
 _IDLE_SHARE = 0.02
 _IDLE_SECONDS = 5.0
@@ -125,7 +127,9 @@ def _run_program(plan: Plan, place: Place, meter: Meter, result: Result) -> None
     run = place.subject.recipe.run
     begun = meter.seconds()
     command = place.account.wrap(plan.run)
-    with Program(command, run.stdin, hold=run.kind != "stdin") as program:
+    with Program(command, run.stdin, hold=True) as program:
+        if run.kind == "stdin":
+            _end_input(program)
         try:
             outcome = program.wait_until(awaited(run), _READY_SECONDS)
             result.seconds["ready"] = begun + outcome.ready
@@ -140,6 +144,26 @@ def _run_program(plan: Plan, place: Place, meter: Meter, result: Result) -> None
         program.end(_END_SECONDS)
     time.sleep(_SETTLE_SECONDS)
     result.end = meter.usage()
+
+
+def _end_input(program: Program) -> None:
+    """Close a script's pipe once the program runs: ctr loses an end that comes before."""
+    while program.process.poll() is None and not container_runs():
+        time.sleep(_POLL_SECONDS)
+    assert program.process.stdin
+    program.process.stdin.close()
+
+
+def container_runs() -> bool:
+    """Whether any process is in a PID namespace below ours, and no runtime any more."""
+    own = os.readlink("/proc/self/ns/pid")
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with suppress(OSError):
+                inside = os.readlink(f"/proc/{entry}/ns/pid") != own
+                if inside and not Path("/proc", entry, "comm").read_text().startswith("runc"):
+                    return True
+    return False
 
 
 def awaited(run: Run) -> Ready:
