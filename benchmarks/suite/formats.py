@@ -137,9 +137,9 @@ FORMATS = {
         Format("plain", _plain, lambda: "0"),
         Format("estargz", _estargz, _stargz_version),
         Format("estargz-optimized", _optimized_estargz, _stargz_version),
-        Format("nydus", _nydusify("convert"), _our_version),
+        Format("nydus", _nydusify("convert", "--no-layer-cache"), _our_version),
         Format("nydus-optimized", _optimized, _our_version, ("nydus",)),
-        Format("nydus-ref", _nydusify("convert", "--oci-ref"), _our_version),
+        Format("nydus-ref", _nydusify("convert", "--oci-ref", "--no-layer-cache"), _our_version),
     )
 }
 
