@@ -106,7 +106,7 @@ def _first(group: ExceptionGroup[Exception]) -> Exception:
 def open_contents(bootstrap: Bootstrap, backend: Ranges, directory: str) -> Iterator[Contents]:
     """The image of `bootstrap` with its blobs from `backend`, which stays the caller's.
 
-    Decoded chunks are kept in `directory` as in a cache of mounts.
+    Decoded chunks are kept in `directory` as in a cache of mounts, and are of no use afterwards.
     """
     started: Future[tuple[Contents, trio.CancelScope]] = Future()
     thread = threading.Thread(
@@ -150,4 +150,4 @@ async def _serve(
         try:
             await trio.sleep_forever()
         finally:
-            store.close()
+            store.close(lasting=False)

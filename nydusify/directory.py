@@ -8,6 +8,7 @@ follow no link; a name can lead nowhere else.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,6 +34,7 @@ class DirectoryWriter:
         self._name = str(root)
         self._lenient = lenient
         with local_errors(root):
+            self._made = [each for each in (root, *root.parents) if not each.exists()]
             root.mkdir(parents=True, exist_ok=True)
             if any(root.iterdir()):
                 raise UsageError(f"{root}: the directory is not empty")
@@ -43,6 +45,26 @@ class DirectoryWriter:
     def close(self) -> None:
         self._leave()
         os.close(self._root)
+
+    def discard(self) -> None:
+        """Have everything gone that was made here, the root too if it was new."""
+        self._leave()
+        for entry in self._directories:
+            with suppress(OSError):
+                opened = self._walk(entry.path)
+                try:
+                    os.fchmod(opened, 0o700)  # what is in it can only be removed then
+                finally:
+                    os.close(opened)
+        for name in os.listdir(self._root):
+            with suppress(OSError):
+                if stat.S_ISDIR(os.lstat(name, dir_fd=self._root).st_mode):
+                    shutil.rmtree(name, ignore_errors=True, dir_fd=self._root)
+                else:
+                    os.unlink(name, dir_fd=self._root)
+        with suppress(OSError):
+            for directory in self._made:
+                directory.rmdir()
 
     def add(self, entry: Entry, read: Callable[[int], bytes]) -> None:
         """One entry; `read` gives its packed content."""

@@ -42,7 +42,7 @@ def unpack(
 ) -> Unpacked:
     """Write all of the image to a tar file ("-": standard output) or a new directory.
 
-    A tar file appears when it is whole.
+    A tar file appears when it is whole; of a directory nothing is left if it does not become so.
     """
     with (
         workplace(work_dir) as work,
@@ -73,9 +73,13 @@ def _data_size(contents: Contents) -> int:
 def _to_directory(entries: TreeEntries, output: Path, *, lenient: bool) -> tuple[int, int]:
     with closing(DirectoryWriter(output, lenient=lenient)) as writer:
         count = 0
-        for count, entry in enumerate(entries, 1):  # noqa: B007 - the last one is told
-            writer.add(entry, entries.read)
-        writer.finish()
+        try:
+            for count, entry in enumerate(entries, 1):  # noqa: B007 - the last one is told
+                writer.add(entry, entries.read)
+            writer.finish()
+        except BaseException:
+            writer.discard()
+            raise
         return count, writer.left_out
 
 

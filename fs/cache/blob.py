@@ -239,9 +239,9 @@ class BlobCache:
         while self._flights:
             await next(iter(self._flights.values())).landed.wait()
 
-    def close(self) -> None:
+    def close(self, *, lasting: bool = True) -> None:
         if self._files is not None:
-            self._files.close()
+            self._files.close(lasting=lasting)
 
     def _covering(self, start: int, end: int) -> range:
         """The rows that hold [start, end) without a gap between them."""

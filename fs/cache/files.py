@@ -250,13 +250,14 @@ class BlobFiles:
         except OSError as error:
             raise StorageError(f"{self._prefix}.data: {error.strerror}") from error
 
-    def close(self) -> None:
-        """Write everything back and, as the last user, say so in the state."""
+    def close(self, *, lasting: bool = True) -> None:
+        """Write everything back, if it is to last, and, as the last user, say so in the state."""
         try:
-            os.fdatasync(self._data)
-            with alone(self._directory):
-                if try_lock(self._data):
-                    self._finish(whole=False)
+            if lasting:
+                os.fdatasync(self._data)
+                with alone(self._directory):
+                    if try_lock(self._data):
+                        self._finish(whole=False)
         except OSError as error:
             raise StorageError(f"{self._prefix}.data: {error.strerror}") from error
         finally:

@@ -144,12 +144,12 @@ class CacheStore:
         if whole is not None:
             whole.close()
 
-    def close(self) -> None:
-        """Write back and close every blob. Nothing may be in flight any more."""
+    def close(self, *, lasting: bool = True) -> None:
+        """Close every blob, written back if that is to last. Nothing may be in flight any more."""
         for cache in self._caches:
             self._close_whole(cache)
             try:
-                cache.close()
+                cache.close(lasting=lasting)
             except StorageError as error:
                 log.warning("%s", error)
         self._caches.clear()

@@ -97,6 +97,21 @@ def test_damage_leaves_no_file(images: Path, tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if "x.tar" in path.name]
 
 
+def test_a_full_disk_leaves_no_directory(images: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    command = ["unpack", f"oci:{images}:nydus", "--output-dir"]
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", small], check=True)
+    try:
+        assert main([*command, str(small / "new/out")]) == 8
+        assert list(small.iterdir()) == []
+        (small / "empty").mkdir()
+        assert main([*command, str(small / "empty")]) == 8
+        assert [path.name for path in small.rglob("*")] == ["empty"]
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
 def test_plain_images_and_full_directories_are_refused(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
