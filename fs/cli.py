@@ -18,6 +18,7 @@ from fs.commandline import (
     size,
 )
 from fs.format.errors import Failure
+from fs.reporting import reporting
 
 _EXAMPLES = """\
 examples:
@@ -163,6 +164,10 @@ def _add_serving_arguments(mount: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code is the failure's, see fs/format/errors.py."""
+    return reporting("nydus-fs", lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     try:
         arguments = parser().parse_args(argv)
         module = importlib.import_module(f"fs.verbs.{arguments.verb}")

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from fs.commandline import Parser
 from fs.format.errors import Failure
+from fs.reporting import reporting
 from nydusify.interruption import SIGNALLED, Interrupted, ended_at_once
 
 
@@ -62,6 +63,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code is 0 or that of the Failure (fs/format/errors.py)."""
+    return reporting("nydusify", lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     try:
         with ended_at_once():
             arguments = parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))

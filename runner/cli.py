@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fs.format.errors import Failure
+from fs.reporting import reporting
 
 if TYPE_CHECKING:
     import argparse
@@ -136,6 +137,10 @@ def _add_run_arguments(run: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
+    return reporting("lazyrun", lambda: _ended(argv))
+
+
+def _ended(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     runs = words[:1] == ["run"]
     try:
