@@ -97,7 +97,7 @@ def convert_image(
         startup = write_bootstrap_file(converted, options, bootstrap)
         if options.startup == "guess" or (options.startup is None and not startup):
             progress.step("guessing what the start reads", 0)
-            files = BlobFiles(blobs, options.target, options.target_store)
+            files = BlobFiles(blobs, options)
             startup += _guessed(converted.root, files, source, bootstrap, work)
             startup = write_bootstrap_file(converted, options, bootstrap, startup)
         layer = make_bootstrap_layer(bootstrap, blobs, work / "bootstrap.tar.gz")

@@ -8,13 +8,16 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fs.backend.blobs import BlobBackend
+from fs.backend.config import open_configured
 from fs.backend.image import ImageBackend
 from fs.contents import Contents, open_contents
 from fs.format.errors import VerifyError, local_errors
 from fs.image import map_bootstrap
 from fs.registry.config import ImageConfig, parse_config
-from fs.registry.store import StoreOptions, open_reader
+from fs.registry.store import open_reader
 from nydusify.blobs import Blob
+from nydusify.options import ConvertOptions
 from nydusify.publish import encode_json
 from nydusify.startup.files import ImageFiles
 from nydusify.startup.guess import guess
@@ -24,14 +27,13 @@ from nydusify.startup.wanted import Want
 class BlobFiles:
     """Blobs as the files that a conversion has written or kept, as a backend.
 
-    What is no file any more has arrived at `target` before, and is read there.
+    What is no file any more has arrived where the conversion puts blobs, and is read there.
     """
 
-    def __init__(self, blobs: Sequence[Blob], target: str, store: StoreOptions) -> None:
+    def __init__(self, blobs: Sequence[Blob], options: ConvertOptions) -> None:
         self._paths = {blob.record.blob_id: blob.path for blob in blobs}
-        self._target = target
-        self._store = store
-        self._there: ImageBackend | None = None
+        self._options = options
+        self._there: BlobBackend | None = None
 
     def read(self, blob: str, offset: int, length: int) -> bytes:
         path = self._paths.get(blob)
@@ -47,9 +49,12 @@ class BlobFiles:
         if self._there is not None:
             self._there.close()
 
-    def _elsewhere(self) -> ImageBackend:
-        if self._there is None:
-            self._there = ImageBackend(open_reader(self._target, self._store))
+    def _elsewhere(self) -> BlobBackend:
+        options = self._options
+        if self._there is None and options.form.backend is not None:
+            self._there = open_configured(options.form.backend, options.target_store)
+        elif self._there is None:
+            self._there = ImageBackend(open_reader(options.target, options.target_store))
         return self._there
 
 

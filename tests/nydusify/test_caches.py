@@ -211,6 +211,22 @@ def test_layers_are_kept_by_dictionary(registry: Registry, tmp_path: Path) -> No
     assert set(layers_of(f"{place}:new")) <= set(watch.fetched())
 
 
+def test_a_kept_layer_whose_blob_is_only_at_the_backend(cache: Path, tmp_path: Path) -> None:
+    """What guesses the start reads it there."""
+    python = LayerTar().directory("usr").directory("usr/bin")
+    python.add("usr/bin/app", data=b"#!/usr/bin/sh\n" + b"x" * 9000, mode=0o755)
+    python.add("usr/bin/sh", data=b"\x7fELF" + bytes(9000), mode=0o755)
+    publish(f"oci:{tmp_path}/in:a", [python.tar()], config={"config": {"Cmd": ["/usr/bin/app"]}})
+    config = json.dumps({"dir": str(tmp_path / "blobs")})
+    use = ("--backend-type", "localfs", "--backend-config", config)
+    assert convert(f"oci:{tmp_path}/in:a", f"oci:{tmp_path}/out:b", *use) == 0
+    for blob in (cache / "blobs").iterdir():
+        blob.unlink()
+    assert convert(f"oci:{tmp_path}/in:a", f"oci:{tmp_path}/out:c", *use) == 0
+    assert list((cache / "blobs").iterdir()) == []
+    assert digest_of(f"oci:{tmp_path}/out:b") == digest_of(f"oci:{tmp_path}/out:c")
+
+
 def test_what_has_no_digest_is_not_kept(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "l").write_bytes(stack()[0])
     for _ in range(2):
