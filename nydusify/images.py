@@ -31,7 +31,7 @@ from nydusify.kept_layers import KeptLayers, opened_caches
 from nydusify.known_blobs import opened_dictionary
 from nydusify.options import ConvertOptions
 from nydusify.publish import Destination, encode_json
-from nydusify.referring import refer_image
+from nydusify.referring import check_refer_options, refer_image
 from nydusify.report import IndexReport, Progress, Report, Silence
 from nydusify.sources import Selection, Source, SourceImage, open_sources
 from nydusify.workplace import workplace
@@ -129,6 +129,8 @@ def _check_places(options: ConvertOptions) -> None:
         raise UsageError("--oci-ref stores no chunks: a --chunk-dict is of no use")
     if options.form.referring and options.form.docker:
         raise UsageError("--with-referrer: manifests of Docker's types have no subject")
+    if options.refer:
+        check_refer_options(options)
 
 
 def _check_stored(source: Source, options: ConvertOptions) -> None:

@@ -154,6 +154,7 @@ def test_a_wrong_diff_id_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[
     ("options", "said"),
     [
         (["--chunk-size", "8MiB"], "at most 4 MiB"),
+        (["--chunk-dict", "oci:{}/in:1"], "no dictionary"),
         (["--backend-type", "localfs", "--backend-config", '{"dir": "blobs"}'], "no other backend"),
     ],
 )
@@ -167,7 +168,8 @@ def test_options_that_do_not_go_with_it(
     monkeypatch.chdir(tmp_path)
     publish(f"oci:{tmp_path}/in:1", stack()[:1])
     (tmp_path / "blobs").mkdir()
-    assert refer(f"oci:{tmp_path}/in:1", f"oci:{tmp_path}/out:1", *options) == USAGE
+    given = [option.replace("{}", str(tmp_path)) for option in options]
+    assert refer(f"oci:{tmp_path}/in:1", f"oci:{tmp_path}/out:1", *given) == USAGE
     assert said in capsys.readouterr().err
 
 
