@@ -29,6 +29,11 @@ _RATIO = 4
 _WINDOW = 32 << 10
 _RAW = 1 << 20
 _PIECE = 256 << 10
+#: Bytes of a zstd frame that are fed at a time: no more than 64 MiB can come of them, and
+#: no more are handed back when the frame ends within them.
+_FED = 2 << 10
+#: A point is noted for each of them.
+_MOST_FRAMES = 1 << 20
 #: A frame is told by so many bytes, or begins a skippable one.
 _FRAME_HEAD = 8
 _MAX_ZSTD_WINDOW = 128 << 20
@@ -112,7 +117,7 @@ class FrameDecoder:
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
         self._frame: zstandard.ZstdDecompressionObj | None = None
         self._skipped = 0
-        self._rest = b""
+        self._rest = memoryview(b"")
         self._ready = bytearray()
 
     def read(self, size: int) -> bytes:
@@ -125,38 +130,43 @@ class FrameDecoder:
 
     def _advance(self) -> bool:
         """Decode some more; False at the end."""
-        data = self._rest or self._raw.read(_PIECE)
-        self._rest = b""
-        if not data:
+        if not self._rest:
+            self._rest = memoryview(self._raw.read(_PIECE))
+        if not self._rest:
             if self._frame is not None or self._skipped:
                 raise zstandard.ZstdError("cut short in a frame")
             return False
         if self._frame is None and not self._skipped:
-            while len(data) < _FRAME_HEAD and (more := self._raw.read(_PIECE)):
-                data += more
-            self._begin(data)
-        self._take(data)
+            while len(self._rest) < _FRAME_HEAD and (more := self._raw.read(_PIECE)):
+                self._rest = memoryview(bytes(self._rest) + more)
+            self._begin(self._rest)
+        used = self._take(self._rest)
+        self._rest = self._rest[used:]
+        self.found.in_size += used
         return True
 
-    def _begin(self, data: bytes) -> None:
+    def _begin(self, data: memoryview) -> None:
         """A frame begins; skippable ones have no content."""
-        if data[1:4] == b"\x2a\x4d\x18" and data[0] & 0xF0 == 0x50:
+        if bytes(data[1:4]) == b"\x2a\x4d\x18" and data[0] & 0xF0 == 0x50:
             self._skipped = _FRAME_HEAD + int.from_bytes(data[4:_FRAME_HEAD], "little")
         else:
+            if len(self.found.points) >= _MOST_FRAMES:
+                raise zstandard.ZstdError(f"more than {_MOST_FRAMES} frames")
             self.found.points.append(Point(self.found.in_size, self.found.out_size))
             self._frame = self._decompressor.decompressobj()
 
-    def _take(self, data: bytes) -> None:
-        """Pass over or decode what of `data` is in this frame; the rest is put back."""
+    def _take(self, data: memoryview) -> int:
+        """Pass over or decode what of `data` is in this frame: how many bytes of it."""
         if self._frame is None:
             used = min(self._skipped, len(data))
             self._skipped -= used
-            self._rest = data[used:]
-        else:
-            decoded = self._frame.decompress(data)
-            self._ready += decoded
-            self.found.out_size += len(decoded)
-            if self._frame.eof:
-                self._rest = self._frame.unused_data
-                self._frame = None
-        self.found.in_size += len(data) - len(self._rest)
+            return used
+        fed = data[:_FED]
+        decoded = self._frame.decompress(fed)
+        self._ready += decoded
+        self.found.out_size += len(decoded)
+        if not self._frame.eof:
+            return len(fed)
+        used = len(fed) - len(self._frame.unused_data)
+        self._frame = None
+        return used

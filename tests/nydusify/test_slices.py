@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import random
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -77,6 +78,20 @@ def test_frames_are_found_while_they_are_decoded(parts: list[bytes], step: int) 
     assert len(restart.points) == len(parts)
     for point, frame in zip(restart.points, frames, strict=True):
         assert stored[point.in_offset :].startswith(frame)
+
+
+def test_a_zstd_bomb_is_decoded_by_and_by() -> None:
+    compressor = zstandard.ZstdCompressor(level=1).compressobj()
+    bomb = b"".join(compressor.compress(bytes(64 << 20)) for _ in range(8)) + compressor.flush()
+    decoder = FrameDecoder(io.BytesIO(bomb))
+    tracemalloc.start()
+    size = 0
+    while block := decoder.read(1 << 20):
+        size += len(block)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert size == decoder.found.out_size == 512 << 20
+    assert peak < 256 << 20
 
 
 @given(st.binary(max_size=400))
