@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the startup suite, or a verb: `micro`, `coverage`, `startup`."""
+"""`python -m benchmarks`: the startup suite, or `micro`, `coverage`, `convert`, `startup`."""
 
 import sys
 
@@ -11,6 +11,11 @@ if sys.argv[1:2] == ["coverage"]:
     from benchmarks.coverage import main as coverage
 
     sys.exit(coverage(sys.argv[2:]))
+
+if sys.argv[1:2] == ["convert"]:
+    from benchmarks.convert import main as convert
+
+    sys.exit(convert(sys.argv[2:]))
 
 if sys.argv[1:2] == ["startup"]:
     from benchmarks.startup import main as startup

@@ -1,0 +1,238 @@
+"""`python -m benchmarks convert`: speed of conversion, and what chunk and batch sizes cost.
+
+Speed: `nydusify convert` from a registry into it, nothing cached, against one core's `zstd -3`
+over the same layers' bytes, decompressed, and against `ctr-remote image convert --estargz` of the
+image in containerd's store. All on loopback, in turn; above 1 is faster than that.
+
+--sizes instead converts with each combination of sizes, and starts each image from nothing
+until it is ready: bytes and requests are those of the registry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.blocks import write_block
+from benchmarks.images.build import TAG, cached_image
+from benchmarks.images.catalogue.all import chosen
+from benchmarks.images.recipe import Recipe
+from benchmarks.images.start import run_options, start
+from benchmarks.isolation import isolate, left_behind
+from benchmarks.measure import drop_caches, program, run_to_end
+from benchmarks.record import machine
+from benchmarks.services import Registry, containerd, registry
+from fs.registry.store import open_reader
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CACHE = REPOSITORY / ".cache"
+DOCUMENT = REPOSITORY / "docs/choices.md"
+_MIB = 1 << 20
+#: Chunk size and batch size, in KiB.
+SIZES = (
+    (1024, 1024),
+    (1024, 512),
+    (1024, 256),
+    (1024, 64),
+    (1024, 0),
+    (512, 512),
+    (256, 256),
+    (4096, 1024),
+    (4096, 4096),
+)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds, medians. `content` is in bytes, decompressed; `size` that of the gzip layers."""
+
+    image: str
+    content: int
+    size: int
+    nydus_size: int
+    convert: float
+    zstd: float
+    estargz: float | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one combination of sizes; `fetched` and `requests` are until the image is ready."""
+
+    image: str
+    chunk_size: int
+    batch_size: int
+    share_of_gzip: float
+    seconds: float
+    fetched: int
+    requests: int
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m benchmarks convert", description=__doc__)
+    top.formatter_class = argparse.RawDescriptionHelpFormatter
+    top.add_argument("--images", metavar="A,B", default="flask,node", help="(default: %(default)s)")
+    top.add_argument("--repeats", type=int, default=3, metavar="N")
+    top.add_argument("--sizes", action="store_true", help="chunk and batch sizes instead of speed")
+    top.add_argument("--record", action="store_true", help="renew the table in the docs")
+    top.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    return top
+
+
+def main(argv: Sequence[str]) -> int:
+    arguments = parser().parse_args(argv)
+    recipes = chosen(arguments.images, quick=False)
+    images = {each.name: cached_image(each, CACHE / "images", _say) for each in recipes}
+    isolate("benchmarks", ["convert", *argv], network=True)
+    rows: list[Speed | Cost] = []
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix="convert-") as name:
+        for recipe in recipes:
+            _say(recipe.name)
+            work = Path(name) / recipe.name
+            work.mkdir()
+            with registry(work) as server:
+                image = _Image(recipe, images[recipe.name], work, server)
+                rows += image.costs() if arguments.sizes else [image.speed(arguments.repeats)]
+    if left := left_behind():
+        raise RuntimeError(f"processes were left behind: {left}")
+    text = f"{_costs(rows) if arguments.sizes else _speeds(rows)}\n\n({machine()})"
+    print(text)
+    if arguments.record:
+        command = f"python -m benchmarks convert {'--sizes ' if arguments.sizes else ''}--record"
+        write_block(DOCUMENT, command, text)
+    if arguments.json:
+        document = {"machine": machine(), "convert": [asdict(row) for row in rows]}
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"· {text}", file=sys.stderr, flush=True)
+
+
+class _Image:
+    """One image, in a registry as well."""
+
+    def __init__(self, recipe: Recipe, layout: Path, work: Path, server: Registry) -> None:
+        self._recipe, self._work, self._server = recipe, work, server
+        self._plain = f"{server.host}/plain:{TAG}"
+        run_to_end(
+            ["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false",
+             f"oci:{layout}:{TAG}", f"docker://{self._plain}"]
+        )  # fmt: skip
+        with closing(open_reader(f"oci:{layout}:{TAG}")) as reader:
+            layers = reader.resolve().manifest.layers
+            self.size = sum(layer.size for layer in layers)
+            self._tar = work / "layers.tar"
+            with self._tar.open("wb") as out:
+                for layer in layers:
+                    with reader.open_blob(layer) as stored, gzip.open(stored) as content:
+                        shutil.copyfileobj(content, out, _MIB)
+
+    def speed(self, repeats: int) -> Speed:
+        """All three in turn, so that what else the machine does hits all of them."""
+        ours, zstd, theirs = [], [], []
+        report = self._work / "report.json"
+        with containerd(self._work) as address:
+            remote = ["ctr-remote", "--address", str(address), "image"]
+            run_to_end([*remote, "pull", "--plain-http", self._plain])
+            for repeat in range(repeats):
+                target = f"{self._server.host}/nydus-{repeat}:{TAG}"
+                ours.append(self._converted(target, report))
+                zstd.append(
+                    _seconds(["zstd", "-3", "--single-thread", "-q", "-f", str(self._tar),
+                              "-o", "/dev/null"])
+                )  # fmt: skip
+                theirs.append(
+                    _seconds([*remote, "convert", "--estargz", "--oci", self._plain,
+                              f"{self._plain}-{repeat}"])
+                )  # fmt: skip
+        return Speed(
+            self._recipe.name,
+            self._tar.stat().st_size,
+            self.size,
+            json.loads(report.read_text())["target_size"],
+            *map(statistics.median, (ours, zstd, theirs)),
+        )
+
+    def costs(self) -> list[Cost]:
+        return [self._cost(chunk << 10, batch << 10) for chunk, batch in SIZES]
+
+    def _cost(self, chunk_size: int, batch_size: int) -> Cost:
+        target = f"{self._server.host}/nydus-{chunk_size}-{batch_size}:{TAG}"
+        report = self._work / "report.json"
+        sizes = ("--chunk-size", str(chunk_size), "--batch-size", str(batch_size))
+        seconds = self._converted(target, report, *sizes)
+        before = self._server.traffic()
+        root = self._work / f"root-{chunk_size}-{batch_size}"
+        command = [program("lazyrun"), "run", "--root", str(root), *run_options(self._recipe)]
+        after = before
+
+        def ask() -> None:
+            nonlocal after
+            after = self._server.traffic()
+
+        drop_caches()
+        start(self._recipe, [*command, target, *self._recipe.run.arguments], ask)
+        return Cost(
+            self._recipe.name,
+            chunk_size,
+            batch_size,
+            json.loads(report.read_text())["target_size"] / self.size,
+            seconds,
+            after.sent_bytes - before.sent_bytes,
+            after.requests - before.requests,
+        )
+
+    def _converted(self, target: str, report: Path, *options: str) -> float:
+        return _seconds(
+            [program("nydusify"), "convert", "--no-layer-cache", "--source", self._plain,
+             "--target", target, "--work-dir", str(self._work), "--output-json", str(report),
+             *options]
+        )  # fmt: skip
+
+
+def _seconds(command: Sequence[str]) -> float:
+    begun = time.monotonic()
+    run_to_end(command)
+    return time.monotonic() - begun
+
+
+def _speeds(rows: Sequence[Speed | Cost]) -> str:
+    lines = [
+        f"{'image':<10}{'content MB':>12}{'of gzip':>9}{'convert MB/s':>14}"
+        f"{'against zstd -3':>17}{'against eStargz':>17}"
+    ]
+    for row in rows:
+        assert isinstance(row, Speed)
+        theirs = f"{row.estargz / row.convert:.2f}" if row.estargz else ""
+        lines.append(
+            f"{row.image:<10}{row.content / 1e6:>12.0f}{row.nydus_size / row.size:>9.3f}"
+            f"{row.content / 1e6 / row.convert:>14.0f}{row.zstd / row.convert:>17.2f}{theirs:>17}"
+        )
+    return "\n".join(lines)
+
+
+def _costs(rows: Sequence[Speed | Cost]) -> str:
+    lines = [
+        f"{'image':<10}{'chunk KiB':>10}{'batch KiB':>10}{'of gzip':>9}{'convert s':>11}"
+        f"{'MB until ready':>16}{'requests':>10}"
+    ]
+    for row in rows:
+        assert isinstance(row, Cost)
+        lines.append(
+            f"{row.image:<10}{row.chunk_size >> 10:>10}{row.batch_size >> 10:>10}"
+            f"{row.share_of_gzip:>9.3f}{row.seconds:>11.2f}{row.fetched / 1e6:>16.1f}"
+            f"{row.requests:>10}"
+        )
+    return "\n".join(lines)
