@@ -78,8 +78,6 @@ def refer_image(
 def check_refer_options(options: ConvertOptions) -> None:
     if options.chunk_size > _MAX_CHUNK_SIZE:
         raise UsageError(f"--oci-ref: chunks of at most {_MAX_CHUNK_SIZE >> 20} MiB")
-    if options.chunk_dict:
-        raise UsageError("--oci-ref: nothing is stored, so no dictionary of chunks goes with it")
     if options.form.backend is not None:
         raise UsageError("--oci-ref: layers stay in the registry, so no other backend goes with it")
 

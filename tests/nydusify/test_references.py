@@ -154,7 +154,7 @@ def test_a_wrong_diff_id_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[
     ("options", "said"),
     [
         (["--chunk-size", "8MiB"], "at most 4 MiB"),
-        (["--chunk-dict", "oci:{}/in:1"], "no dictionary"),
+        (["--chunk-dict", "oci:{}/in:1"], "stores no chunks"),
         (["--backend-type", "localfs", "--backend-config", '{"dir": "blobs"}'], "no other backend"),
     ],
 )
