@@ -168,7 +168,8 @@ def test_a_killed_conversion_goes_on(registry: Registry, tmp_path: Path) -> None
         large.add(f"large{number}", data=os.urandom(1 << 20))
     publish(source, [low, large.tar(), nothing])
     command = [sys.executable, "-m", "nydusify.cli", "convert", "--source", source,
-               "--target", target, "--threads", "1"]  # fmt: skip
+               "--target", target, "--threads", "1",
+               "--work-dir", str(tmp_path / "work")]  # fmt: skip
     writing = Watch(registry, "killed/target")
     process = subprocess.Popen(command)
     try:
