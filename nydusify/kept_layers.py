@@ -88,7 +88,7 @@ class KeptLayers:
         """The layer as it was converted before."""
         if source.digest:
             key = key_of(source.digest, options.key)
-            for look in (self._find_local, self._find_remote):
+            for look in (self._find_local, self._find_brought, self._find_remote):
                 try:
                     layer = look(key, source)
                 except Failure as failure:
@@ -113,7 +113,10 @@ class KeptLayers:
         except Failure as failure:
             self.caches.say(f"note: cache of layers: {failure}")
 
-    def _find_local(self, key: str, source: SourceLayer) -> ConvertedLayer | None:
+    def _find_local(
+        self, key: str, source: SourceLayer, offered: str = ""
+    ) -> ConvertedLayer | None:
+        """`offered` is the key for the registry's cache, if it is another."""
         cache = self.caches.local
         file = cache.find(key) if cache else None
         if cache is None or file is None:
@@ -130,8 +133,14 @@ class KeptLayers:
                     return None
             if self.caches.remote:
                 file.seek(start)
-                self._offer(key, source.digest, partial(_copy, file), converted.blob)
+                copy = partial(_copy, file)
+                self._offer(offered or key, source.digest, copy, converted.blob)
         return converted
+
+    def _find_brought(self, key: str, source: SourceLayer) -> ConvertedLayer | None:
+        """A layer that the registry's cache has brought before: for those who name it only."""
+        remote = self.caches.remote
+        return self._find_local(_key_by(remote, key), source, key) if remote else None
 
     def _find_remote(self, key: str, source: SourceLayer) -> ConvertedLayer | None:
         cache = self.caches.remote
@@ -149,7 +158,7 @@ class KeptLayers:
             cache.fetch(blob_layer(blob), path)
         if self.caches.local:
             with local_errors(record), record.open("rb") as file:
-                self._keep_local(key, source, partial(_copy, file), blob)
+                self._keep_local(_key_by(cache, key), source, partial(_copy, file), blob)
         return converted
 
     def _keep_local(
@@ -190,6 +199,11 @@ class KeptLayers:
         self.caches.remote.add(
             CachedLayer(key, digest, record, layer), path, blob.path if blob else None
         )
+
+
+def _key_by(cache: BuildCache, key: str) -> str:
+    """What a registry's cache says a layer became is no word of ours: it has another key here."""
+    return key_of(key, cache.name)
 
 
 def _identity(blob: Descriptor | None) -> tuple[str, int] | None:

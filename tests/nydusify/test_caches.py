@@ -370,6 +370,22 @@ def test_another_machine_uses_the_build_cache(
     assert reading.requests() == []
 
 
+def test_what_a_build_cache_brought_is_for_those_who_name_it(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a conversion without it would believe whoever may push to it."""
+    at = f"{registry.host}/believed"
+    publish(f"{at}/source:1", stack())
+    use = ("--build-cache", f"{at}/cache:v")
+    assert convert(f"{at}/source:1", f"{at}/one:1", *use) == 0
+    other_machine(monkeypatch, tmp_path)
+    assert convert(f"{at}/source:1", f"{at}/two:1", *use) == 0
+    reading = Watch(registry, "believed/source")
+    assert convert(f"{at}/source:1", f"{at}/three:1") == 0
+    assert set(layers_of(f"{at}/source:1")) <= set(reading.fetched())
+    assert digest_of(f"{at}/three:1") == digest_of(f"{at}/one:1")
+
+
 def test_without_a_cache_of_its_own(registry: Registry, tmp_path: Path) -> None:
     """And to a target that cannot mount."""
     at = f"{registry.host}/build-only"
