@@ -157,6 +157,8 @@ def _check_files(
     findings: Findings,
     progress: Progress,
 ) -> int:
+    progress.step("reading chunks", 0)
+    contents.load()
     if source is None:
         progress.step("reading files", 0)
         filesystem.read_files(contents, progress)
