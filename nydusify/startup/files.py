@@ -54,6 +54,9 @@ class ImageFiles:
         self._bootstrap = bootstrap
         self._read = read
         self.find = lru_cache(1 << 16)(self._find)
+        # Interpreters look for most names in many places: whole directories pay.
+        self._inode = lru_cache(1 << 16)(bootstrap.inode)
+        self._entries = lru_cache(1 << 12)(self._directory)
 
     def _find(self, path: str) -> File | None:
         """What a program finds at an absolute path; None if there is nothing."""
@@ -67,12 +70,10 @@ class ImageFiles:
             if name == b"..":
                 del nids[max(1, len(nids) - 1) :], names[max(1, len(names) - 1) :]
                 continue
-            if not stat.S_ISDIR(self._bootstrap.inode(nids[-1]).mode):
-                return None
-            nid = self._bootstrap.lookup(nids[-1], name)
+            nid = self._entries(nids[-1]).get(name)
             if nid is None:
                 return None
-            if stat.S_ISLNK(self._bootstrap.inode(nid).mode):
+            if stat.S_ISLNK(self._inode(nid).mode):
                 links += 1
                 if links > _MAX_LINKS:
                     return None
@@ -83,9 +84,15 @@ class ImageFiles:
                 continue
             nids.append(nid)
             names.append(name)
-        inode = self._bootstrap.inode(nids[-1])
+        inode = self._inode(nids[-1])
         real = os.fsdecode(b"/".join(names)) or "/"
         return File(real, nids[-1], inode.mode, inode.size)
+
+    def _directory(self, nid: int) -> dict[bytes, int]:
+        """The names in a directory; none if it is another kind of file."""
+        if not stat.S_ISDIR(self._inode(nid).mode):
+            return {}
+        return {entry.name: entry.nid for entry in self._bootstrap.entries(nid)}
 
     def file(self, path: str) -> File | None:
         """The regular file there, if it is one."""
