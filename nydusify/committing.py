@@ -56,6 +56,8 @@ def find_container(name: str, root: str | None) -> Container:
     """What `lazyrun ps` tells of a container, by its name or identifier. NotFoundError."""
     from nydusify.recording import lazyrun
 
+    if not name:
+        raise NotFoundError("no container has an empty name")
     command = [lazyrun(), "ps", "--all", "--json", *(["--root", root] if root else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -166,4 +166,6 @@ def test_what_cannot_be_committed(images: Path, tmp_path: Path, capsys: Captured
         target,
     ]
     assert main(words) == 5
+    assert main([*words, "--container", ""]) == 5
+    assert "empty name" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
