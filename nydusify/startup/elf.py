@@ -5,6 +5,7 @@ The parser is pyelftools'. A file that it cannot read is none: a guess never fai
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import NamedTuple
 
 from nydusify.startup.files import File, ImageFiles
@@ -12,6 +13,7 @@ from nydusify.startup.wanted import Span
 
 _MAGIC = b"\x7fELF"
 _EXECUTABLE = 1
+_MOST_SEGMENTS, _MOST_TAGS = 200, 4000
 
 
 class Elf(NamedTuple):
@@ -53,12 +55,12 @@ def _parse(elf: object, size: int) -> Elf:
     tags: dict[str, list[str]] = {}
     spans: list[Span] = []
     code = 0
-    for segment in elf.iter_segments():
+    for segment in islice(elf.iter_segments(), _MOST_SEGMENTS):
         header = segment.header
         if isinstance(segment, InterpSegment):
             interpreter = segment.get_interp_name()
         elif isinstance(segment, DynamicSegment):
-            for tag in segment.iter_tags():
+            for tag in islice(segment.iter_tags(), _MOST_TAGS):
                 for kind in ("needed", "rpath", "runpath", "soname"):
                     if tag.entry.d_tag == f"DT_{kind.upper()}":
                         tags.setdefault(kind, []).append(getattr(tag, kind))

@@ -10,12 +10,16 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fs.format.bootstrap import Bootstrap
+from fs.format.errors import FormatError
 
 #: nid, offset, length → bytes of a regular file.
 Read = Callable[[int, int, int], bytes]
 
 _MAX_LINKS = 40
 _BUFFER = 64 << 10
+#: Of an image, and by one stream, at most so much is read: some may be made to be read for ever.
+_MOST = 1 << 30
+_MOST_OF_A_STREAM = 2 << 20
 
 
 class File(NamedTuple):
@@ -48,11 +52,15 @@ class File(NamedTuple):
 
 
 class ImageFiles:
-    """The tree of a bootstrap. Paths are text as os.fsdecode makes it."""
+    """The tree of a bootstrap. Paths are text as os.fsdecode makes it.
+
+    FormatError when more is read than any start could need.
+    """
 
     def __init__(self, bootstrap: Bootstrap, read: Read) -> None:
         self._bootstrap = bootstrap
         self._read = read
+        self._left = _MOST
         self.find = lru_cache(1 << 16)(self._find)
         # Interpreters look for most names in many places: whole directories pay.
         self._inode = lru_cache(1 << 16)(bootstrap.inode)
@@ -126,6 +134,9 @@ class ImageFiles:
         """Bytes of a regular file, fewer at its end."""
         left = max(0, file.size - offset)
         length = left if length is None else min(length, left)
+        self._left -= length
+        if self._left < 0:
+            raise FormatError("its start would read too much", self._bootstrap.name)
         return self._read(file.nid, offset, length) if length else b""
 
     def text(self, file: File, limit: int) -> str:
@@ -133,7 +144,7 @@ class ImageFiles:
         return self.read(file, 0, limit).decode("utf-8", "surrogateescape")
 
     def open(self, file: File) -> io.BufferedReader:
-        """The file as a stream that can seek."""
+        """The file as a stream that can seek; ValueError when too much is read of it."""
         return io.BufferedReader(_Stream(self, file), _BUFFER)
 
 
@@ -142,6 +153,7 @@ class _Stream(io.RawIOBase):
         self._files = files
         self._file = file
         self._offset = 0
+        self._left = _MOST_OF_A_STREAM
 
     def readable(self) -> bool:
         return True
@@ -156,6 +168,9 @@ class _Stream(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         data = self._files.read(self._file, self._offset, len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError("read too much")
         buffer[: len(data)] = data
         self._offset += len(data)
         return len(data)

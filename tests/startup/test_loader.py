@@ -138,3 +138,23 @@ def test_tables_without_code_are_wanted_in_part(tmp_path: Path) -> None:
     program(root, str(target))
     spans = {want.file.path: want.spans for want in wants(root, tmp_path, ["p"])}
     assert spans["/lib/libdata.so"] == [(0, 4096)]
+
+
+def test_a_program_made_to_be_read_for_ever_is_none(tmp_path: Path) -> None:
+    """Its interpreter's name goes on for megabytes without an end."""
+    root = tmp_path / "root"
+    program(root, str(library(root, "lib/liba.so")))
+    whole = bytearray((root / "bin/p").read_bytes())
+    at = whole.index(b"/lib/ld.so\0")
+    header = whole.index(struct.pack("<Q", at))  # the offset of that segment
+    end = len(whole)
+    whole[header : header + 8] = struct.pack("<Q", end)
+    with (root / "bin/p").open("wb") as file:
+        file.write(bytes(whole))
+        for _ in range(3):
+            file.write(b"x" * (1 << 20))
+    (root / "bin/p").chmod(0o755)
+    with image_files(root, tmp_path) as files:
+        found = files.file("/bin/p")
+        assert found is not None
+        assert read_elf(files, found) is None
