@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from nydusify.startup.files import File
 from nydusify.startup.programs import Start
@@ -24,9 +24,14 @@ _BUILTINS = frozenset(_WORDS.split())
 _LEADERS = frozenset(("if", "then", "else", "elif", "while", "until", "do", "!", "{", "exec",
                       "command", "time", "eval"))  # fmt: skip
 _SEPARATORS = re.compile(r"[;|&()]+|`")
+_REDIRECTION = re.compile(r"\d*[<>]")
 _COMMENT = re.compile(r"(^|\s)#.*")
 _SUBSTITUTION = re.compile(r"\$\(|`")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\+?=\S*")
+_SET = re.compile(r"^\s*(?:export\s+|readonly\s+|local\s+)?([A-Za-z_]\w*)=([^;&|#]*)")
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::?[-=]([^${}]*))?\})")
+#: They say where the program of that name is.
+_LOCATORS = ("which", "type", "command")
 
 
 def want(start: Start, program: File, words: Sequence[str], depth: int) -> None:
@@ -45,28 +50,50 @@ def want(start: Start, program: File, words: Sequence[str], depth: int) -> None:
             return
 
 
-def _follow(start: Start, text: str, depth: int) -> None:
-    for count, words in enumerate(commands(text)):
+def _follow(start: Start, text: str, depth: int, variables: dict[str, str] | None = None) -> None:
+    """`variables` are those that are known; what the script sets is added."""
+    known = dict(start.environment) if variables is None else variables
+    for count, words in enumerate(commands(text, known)):
         if count >= _MOST_COMMANDS:
             return
         if words[0] in (".", "source") and len(words) > 1:
             file = start.files.file(start.absolute(words[1]))
             if file is not None and start.wanted.add(file, "script"):
-                _follow(start, start.files.text(file, _SCRIPT), depth + 1)
+                _follow(start, start.files.text(file, _SCRIPT), depth + 1, known)
+        elif words[0] in _LOCATORS:
+            start.want_command(words[-1:], "command of a script", depth + 1)
         elif words[0] not in _BUILTINS:
             start.want_command(words, "command of a script", depth + 1)
 
 
-def commands(text: str) -> Iterator[list[str]]:
-    """The words of each simple command that names its program, as far as a look can tell."""
+def commands(text: str, variables: dict[str, str] | None = None) -> Iterator[list[str]]:
+    """The words of each simple command that names its program, as far as a look can tell.
+
+    `variables` are put in their places; plain assignments add to them as they are met.
+    """
+    known = {} if variables is None else variables
     for line in text.replace("\\\n", " ").splitlines():
-        line = _COMMENT.sub("", line)
+        line = _COMMENT.sub("", _filled(line, known))
+        if (match := _SET.match(line)) and "$" not in match[2] and "`" not in match[2]:
+            known[match[1]] = "".join(_split(match[2])[:1])
         for part in _SEPARATORS.split(_SUBSTITUTION.sub(";", line)):
             words = _split(part)
+            if words[:2] == ["command", "-v"]:
+                words = ["which", *words[2:]]
             while words and (words[0] in _LEADERS or _ASSIGNMENT.fullmatch(words[0])):
                 words = words[1:]
             if words and "$" not in words[0] and not words[0].startswith("-"):
-                yield [word for word in words if "$" not in word]
+                yield [word for word in words if "$" not in word and not _REDIRECTION.match(word)]
+
+
+def _filled(line: str, known: Mapping[str, str]) -> str:
+    """A line with the variables in it that are known, or have a default."""
+
+    def value(match: re.Match[str]) -> str:
+        found = known.get(match[1] or match[2], match[3])
+        return match[0] if found is None else found
+
+    return _VARIABLE.sub(value, line)
 
 
 def _split(part: str) -> list[str]:

@@ -83,6 +83,9 @@ def test_the_text_behind_c(tmp_path: Path) -> None:
         ("if ! a; then b; fi", [["a"], ["b"], ["fi"]]),
         ("$x a\n'unfinished", [["unfinished"]]),
         ("x=$(a b) c", [["a", "b"], ["c"]]),
+        ('A=/opt\n"$A"/run ${B:-x} $C', [["/opt/run", "x"]]),
+        ("A=$(b)\n$A/run", [["b"]]),
+        ("command -v a >/dev/null", [["which", "a"]]),
         ("", []),
     ],
 )
@@ -107,3 +110,15 @@ def test_accounts_and_time_zone(tmp_path: Path) -> None:
     files |= {"/etc/localtime": "-> ../usr/zone", "/usr/zone": "z"}
     root = write_tree(tmp_path / "root", files)
     assert paths(wants(root, tmp_path, [])) == ["/etc/passwd", "/etc/group", "/usr/zone"]
+
+
+def test_variables_of_the_environment_and_programs_looked_for(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", {
+        "/bin/sh": _BINARY, "/usr/bin/java": _BINARY, "/usr/bin/which": _BINARY,
+        "/opt/home/bin/start.sh": '#!/bin/sh\n. "$HOME_DIR"/bin/paths.sh\nexec "$RUN" x\n',
+        "/opt/home/bin/paths.sh": "RUN=`which java 2>/dev/null`\n",
+    })  # fmt: skip
+    env = ["HOME_DIR=/opt/home"]
+    found = paths(wants(root, tmp_path, ["/opt/home/bin/start.sh"], env))
+    assert "/opt/home/bin/paths.sh" in found
+    assert "/usr/bin/java" in found
