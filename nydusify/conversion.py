@@ -10,11 +10,11 @@ import gc
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fs.format.blobtable import BlobRecord
 from fs.format.errors import local_errors
@@ -95,7 +95,8 @@ def convert_image(
         bootstrap = work / "image.boot"
         blobs = [*converted.blobs, *others]
         startup = write_bootstrap_file(converted, options, bootstrap)
-        if options.startup == "guess" or (options.startup is None and not startup):
+        wanted = options.startup == "guess" or (options.startup is None and not startup)
+        if wanted and _names_a_command(source.config):
             progress.step("guessing what the start reads", 0)
             files = BlobFiles(blobs, options)
             startup += _guessed(converted.root, files, source, bootstrap, work)
@@ -119,6 +120,12 @@ def convert_image(
         startup_files=len(startup),
         startup_size=sum(node.size for node in startup),
     )
+
+
+def _names_a_command(config: Mapping[str, Any]) -> bool:
+    """Whether there is a start to guess about."""
+    process = config.get("config")
+    return isinstance(process, dict) and bool(process.get("Entrypoint") or process.get("Cmd"))
 
 
 def _guessed(

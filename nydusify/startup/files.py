@@ -114,19 +114,23 @@ class ImageFiles:
             return []
         return [os.fsdecode(entry.name) for entry in self._bootstrap.entries(found.nid)]
 
-    def below(self, path: str, limit: int) -> Iterator[File]:
-        """The regular files in a directory and in those below it, in order, at most `limit`."""
+    def below(self, path: str, limit: int, without: str = "") -> Iterator[File]:
+        """The regular files in a directory and in those below it, in order, at most `limit`.
+
+        Directories whose names end in `without` are left out; links lead into them.
+        """
         pending = [path]
         seen: set[int] = set()
         while pending and limit > 0:
-            found = self.find(pending.pop())
+            at = pending.pop()
+            found = self.find(at)
             if found is None or found.nid in seen:
                 continue
             seen.add(found.nid)
             if found.is_regular:
                 limit -= 1
                 yield found
-            elif found.is_directory:
+            elif found.is_directory and not (without and at.endswith(without)):
                 names = self.names(found.path)
                 pending += [f"{found.path.rstrip('/')}/{name}" for name in reversed(names)]
 

@@ -21,7 +21,7 @@ _HEAD = 512
 _ARGUMENT = 1 << 20
 #: Of a program's own directory in /etc: files of at most this size, and so many.
 _SETTING = 64 << 10
-_SETTINGS = 64
+_SETTINGS = 200
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 #: Programs by the name of their file, and the module that knows what they read.
@@ -33,6 +33,9 @@ _RUNTIMES = (
     (r"node|nodejs", "node"),
     (r"java", "java"),
     (r"postgres|initdb", "postgres"),
+    (r"apache2|httpd", "apache"),
+    (r"erlexec", "erlang"),
+    (r"mariadbd|mysqld|(mariadb|mysql)[-_]install[-_]db", "mariadb"),
     (r"php[0-9.]*|php-fpm[0-9.]*|php-cgi[0-9.]*", "php"),
 )
 #: Programs that run what stands behind their own options.
@@ -99,17 +102,21 @@ class Start:
         if interpreter := self._interpreter(program):
             self.wanted.add(program, why)
             self.want_command([*interpreter, program.path, *words[1:]], "interpreter", depth + 1)
+            self._want_runtime(program, words[1:], depth)
             return True
         self.loader.want(program, why)
         if _WRAPPERS.fullmatch(program.name):
             self._want_wrapped(words[1:], depth)
         self._want_arguments(words[1:])
         self._want_settings(program.name)
+        self._want_runtime(program, words[1:], depth)
+        return True
+
+    def _want_runtime(self, program: File, words: Sequence[str], depth: int) -> None:
         for pattern, module in _RUNTIMES:
             if re.fullmatch(pattern, program.name):
                 runtime: Runtime = import_module(f"nydusify.startup.{module}")
-                runtime.want(self, program, words[1:], depth)
-        return True
+                runtime.want(self, program, words, depth)
 
     def _interpreter(self, program: File) -> list[str]:
         """The words of a `#!` line; none for another kind of program."""
@@ -141,7 +148,7 @@ class Start:
         """The small files of the program's directory in /etc."""
         for directory in dict.fromkeys((name, name.rstrip("0123456789.-"))):
             if directory and self.files.find(f"/etc/{directory}"):
-                for file in self.files.below(f"/etc/{directory}", _SETTINGS):
+                for file in self.files.below(f"/etc/{directory}", _SETTINGS, "-available"):
                     if file.size <= _SETTING and self.wanted.add(file, "settings"):
                         self._want_modules(directory, self.files.text(file, _SETTING))
 

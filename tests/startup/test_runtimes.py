@@ -176,3 +176,61 @@ def test_php_extensions(tmp_path: Path) -> None:
     found = paths(wants(root, tmp_path, ["php8.2", "-a"]))
     assert "/etc/php/8.2/cli/conf.d/20-x.ini" in found
     assert "/etc/php/8.2/fpm/php.ini" not in found
+
+
+def test_what_postgres_makes_a_database_of(tmp_path: Path) -> None:
+    home, share = "/usr/lib/postgresql/15", "/usr/share/postgresql/15"
+    root = write_tree(tmp_path / "root", {
+        f"{home}/bin/initdb": _BINARY, f"{home}/bin/postgres": _BINARY, "/bin/sh": _BINARY,
+        f"{home}/lib/plpgsql.so": _BINARY, f"{share}/postgres.bki": "x", f"{share}/other": "x",
+        "/usr/bin/locale": _BINARY,
+    })  # fmt: skip
+    env = [f"PATH={home}/bin:/usr/bin:/bin"]
+    found = paths(wants(root, tmp_path, ["initdb"], env))
+    assert {f"{home}/bin/postgres", "/usr/bin/locale", f"{share}/postgres.bki",
+            f"{home}/lib/plpgsql.so"} <= set(found)  # fmt: skip
+    assert f"{share}/other" not in found
+
+
+def test_what_mariadb_makes_a_database_of(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", {
+        "/usr/bin/mariadb-install-db": "#!/bin/sh\nexit\n", "/bin/sh": _BINARY,
+        "/usr/sbin/mariadbd": _BINARY, "/usr/share/mysql/english/errmsg.sys": "x",
+        "/usr/share/mysql/mysql_system_tables.sql": "x", "/usr/share/mysql/french/errmsg.sys": "x",
+    })  # fmt: skip
+    found = paths(wants(root, tmp_path, ["mariadb-install-db"]))
+    assert {"/usr/sbin/mariadbd", "/usr/share/mysql/english/errmsg.sys",
+            "/usr/share/mysql/mysql_system_tables.sql"} <= set(found)  # fmt: skip
+    assert "/usr/share/mysql/french/errmsg.sys" not in found
+
+
+def test_the_modules_that_apache_has_enabled(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", {
+        "/usr/sbin/apache2": _BINARY, "/usr/lib/apache2/modules/libphp8.2.so": _BINARY,
+        "/usr/lib/apache2/modules/mod_x.so": _BINARY,
+        "/etc/apache2/mods-available/php.load":
+            "LoadModule php_module /usr/lib/apache2/modules/libphp8.2.so\n",
+        "/etc/apache2/mods-available/x.load": "LoadModule x /usr/lib/apache2/modules/mod_x.so\n",
+        "/etc/apache2/mods-enabled/php.load": "-> ../mods-available/php.load",
+        "/etc/php/8.2/apache2/php.ini": "; none\n",
+    })  # fmt: skip
+    found = paths(wants(root, tmp_path, ["apache2", "-DFOREGROUND"]))
+    assert "/usr/lib/apache2/modules/libphp8.2.so" in found
+    assert "/etc/php/8.2/apache2/php.ini" in found
+    assert "/usr/lib/apache2/modules/mod_x.so" not in found
+
+
+def test_the_emulator_of_erlang_and_its_libraries(tmp_path: Path) -> None:
+    home = "/usr/lib/erlang"
+    root = write_tree(tmp_path / "root", {
+        "/usr/bin/erl": f"-> {home}/bin/erl", "/bin/sh": _BINARY,
+        f"{home}/bin/erl": f'#!/bin/sh\nROOTDIR="{home}"\nBINDIR=$ROOTDIR/erts-13/bin\n'
+                           'exec "$BINDIR/erlexec" ${1+"$@"}\n',
+        f"{home}/erts-13/bin/erlexec": _BINARY, f"{home}/erts-13/bin/beam.smp": _BINARY,
+        f"{home}/bin/start.boot": "x", f"{home}/lib/kernel-8.5/ebin/code.beam": "x",
+        f"{home}/lib/ssl-10/ebin/ssl.beam": "x",
+    })  # fmt: skip
+    found = paths(wants(root, tmp_path, ["erl"]))
+    assert {f"{home}/erts-13/bin/beam.smp", f"{home}/bin/start.boot",
+            f"{home}/lib/kernel-8.5/ebin/code.beam"} <= set(found)  # fmt: skip
+    assert f"{home}/lib/ssl-10/ebin/ssl.beam" not in found
