@@ -9,7 +9,6 @@ Nydus's own (separated with prefetch files) is refused by nydusd 2.2.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -17,34 +16,28 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fs.contents import Contents
 from fs.format.blobfile import BlobOptions
-from fs.format.blobtable import STARTUP_FEATURES, BlobFeature, BlobRecord
+from fs.format.blobtable import STARTUP_FEATURES, BlobFeature
 from fs.format.bootstrap import Bootstrap
 from fs.format.errors import FormatError, UsageError, local_errors
 from fs.format.tree import Chunk, Node
-from fs.format.walk import load_tree
-from fs.format.writer import BootstrapOptions, write_bootstrap
-from fs.registry.copying import referred_layers
-from fs.registry.descriptor import Descriptor, describe
-from fs.registry.manifest import NYDUS_BLOB_ANNOTATION, find_bootstrap_layer
-from fs.registry.mediatypes import NYDUS_BLOB, OCI_CONFIG, OCI_MANIFEST
-from fs.registry.store import Image, ImageReader, ImageWriter, StoreOptions, open_writer
+from fs.registry.store import StoreOptions, open_writer
 from fs.trace import read_trace
 from nydusify.blobs import Blob, BlobBuilder
+from nydusify.bootstraps import Stack
 from nydusify.opened import ImagePlace, OpenedImage, open_image
 from nydusify.options import DEFAULT_BATCH_SIZE
-from nydusify.publish import BootstrapLayer, make_bootstrap_layer
 from nydusify.recording import Recording, record
 from nydusify.report import Progress, size_text
+from nydusify.republishing import republish
 from nydusify.startup.choice import guessed_set
 from nydusify.startup_set import Place, StartupSet, add_list, read_list
 from nydusify.unused import inodes
 from nydusify.workplace import workplace
 
-STARTUP_ANNOTATION = "containerd.io/snapshot/nydus-separated-blob-with-prefetch-files"
 _RAFS_V6 = 6
 _BLOCK = 4096
 
@@ -69,7 +62,7 @@ class OptimizeOptions:
 
 @dataclass(frozen=True)
 class Optimized:
-    """Sizes in bytes: of the set decoded, and of its blob and the whole image as stored."""
+    """Sizes in bytes: of the set decoded; of its blob, the image, and what is new, as stored."""
 
     source: str
     target: str
@@ -78,8 +71,8 @@ class Optimized:
     startup_size: int
     startup_blob: str
     startup_blob_size: int
-    bootstrap_size: int
     target_size: int
+    pushed: int
     seconds: float
 
     def __str__(self) -> str:
@@ -105,18 +98,18 @@ def optimize(options: OptimizeOptions, progress: Progress) -> Optimized:
             chosen = _choose(options, opened, contents, work, progress)
             progress.step("copying the start-up set", 0)
             moved = move_startup(opened.bootstrap, contents, list(chosen), work, options.threads)
-        layer = write_moved(moved, opened, work)
-        manifest, target_size = publish_moved(opened, moved, layer, writer, progress)
+        comment = "Nydus start-up blob"
+        done = republish(opened, moved.stack, [moved.blob], writer, work, progress, comment=comment)
         return Optimized(
             opened.name,
             writer.name,
-            manifest.digest,
+            done.manifest.digest,
             moved.blob.record.chunk_count,
             chosen.size,
             f"sha256:{moved.blob.record.blob_id}",
             moved.blob.record.compressed_size,
-            layer.descriptor.size,
-            target_size,
+            done.size,
+            done.pushed,
             round(time.monotonic() - started, 3),
         )
 
@@ -150,10 +143,9 @@ def _choose(
 
 
 class Moved(NamedTuple):
-    """The image with its start-up blob, which is the last of `records`."""
+    """The image with its start-up blob, which is the last of its blobs."""
 
-    root: Node
-    records: list[BlobRecord]
+    stack: Stack
     blob: Blob
 
 
@@ -169,7 +161,7 @@ def move_startup(
         raise FormatError("only RAFS v6 with blocks of 4096 bytes can be optimized", bootstrap.name)
     if not chosen:
         raise UsageError(f"{bootstrap.name}: nothing of it is in the start-up set")
-    root = load_tree(bootstrap)
+    stack = Stack.of(bootstrap)
     options = BlobOptions(bootstrap.chunk_size, bootstrap.compressor, bootstrap.digester)
     batched = any(blob.features & BlobFeature.BATCH for blob in bootstrap.blobs)
     batch_size = min(DEFAULT_BATCH_SIZE, bootstrap.chunk_size) if batched else 0
@@ -186,11 +178,12 @@ def move_startup(
         ]
     blob.record.index = index
     blob.record.features |= BlobFeature.STARTUP
-    records = [*bootstrap.blobs, blob.record]
-    for older in bootstrap.blobs:
+    for older in stack.blobs:
         older.features &= ~STARTUP_FEATURES
-    _point_to(root, copies)
-    return Moved(root, records, blob)
+    stack.blobs.append(blob.record)
+    stack.options.prefetch = ()
+    _point_to(stack.root, copies)
+    return Moved(stack, blob)
 
 
 def _point_to(root: Node, copies: Iterable[Chunk]) -> None:
@@ -202,93 +195,3 @@ def _point_to(root: Node, copies: Iterable[Chunk]) -> None:
                 by_content.get((chunk.digest, chunk.uncompressed_size), chunk)
                 for chunk in node.chunks
             ]
-
-
-def write_moved(moved: Moved, opened: OpenedImage, work: Path) -> BootstrapLayer:
-    """The bootstrap layer of the new image, as a file below `work`."""
-    path = work / "optimized.boot"
-    options = BootstrapOptions(
-        chunk_size=opened.bootstrap.chunk_size,
-        compressor=opened.bootstrap.compressor,
-        digester=opened.bootstrap.digester,
-    )
-    with local_errors(path), path.open("wb") as out:
-        write_bootstrap(moved.root, moved.records, options, out)
-    blobs = [
-        Blob(opened.path, record, _blob_meta(opened, record.blob_id))
-        for record in moved.records[:-1]
-    ]
-    return make_bootstrap_layer(path, [*blobs, moved.blob], work / "optimized.tar.gz")
-
-
-def _blob_meta(opened: OpenedImage, blob_id: str) -> bytes:
-    """The chunk information that came with the image, empty if it did not."""
-    path = opened.path.with_name(f"{blob_id}.blob.meta")
-    with local_errors(path):
-        return path.read_bytes() if path.exists() else b""
-
-
-def publish_moved(
-    opened: OpenedImage, moved: Moved, layer: BootstrapLayer, writer: ImageWriter, say: Progress
-) -> tuple[Descriptor, int]:
-    """Push what the target lacks, the tag last. Returns the manifest and the image's size."""
-    image, reader = opened.image, opened.reader
-    if image is None or reader is None:
-        raise UsageError(f"{opened.name}: a bare bootstrap; name the whole image")
-    old = find_bootstrap_layer(image.manifest)
-    kept = [each for each in image.manifest.layers if each is not old]
-    for each in (*kept, *referred_layers(kept, reader)):
-        _copy(reader, writer, each, say)
-    startup = _startup_layer(moved.blob)
-    say.step("pushing the start-up blob", startup.size)
-    writer.push_blob(startup, moved.blob.path, say.advance)
-    writer.push_blob(layer.descriptor, layer.path)
-    raw_config = _json(_config(image, [*kept, startup], layer))
-    config = describe(raw_config, OCI_CONFIG)
-    writer.push_blob(config, raw_config)
-    layers = [*kept, startup, layer.descriptor]
-    raw = _json(_manifest(image, config, layers))
-    manifest = writer.push_manifest(raw, OCI_MANIFEST, tag=True)
-    return manifest, len(raw) + config.size + sum(each.size for each in layers)
-
-
-def _copy(reader: ImageReader, writer: ImageWriter, blob: Descriptor, say: Progress) -> None:
-    if writer.has_blob(blob):
-        return
-    say.step(f"copying {blob.digest[:19]}", blob.size)
-    with reader.open_blob(blob) as body:
-        writer.push_blob(blob, body, say.advance)
-
-
-def _startup_layer(blob: Blob) -> Descriptor:
-    annotations = {NYDUS_BLOB_ANNOTATION: "true", STARTUP_ANNOTATION: "true"}
-    record = blob.record
-    return Descriptor(NYDUS_BLOB, f"sha256:{record.blob_id}", record.compressed_size, annotations)
-
-
-def _manifest(image: Image, config: Descriptor, layers: Sequence[Descriptor]) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": config.to_json(),
-        "layers": [layer.to_json() for layer in layers],
-    }
-    if image.manifest.annotations:
-        document["annotations"] = dict(image.manifest.annotations)
-    return document
-
-
-def _config(image: Image, blobs: Sequence[Descriptor], layer: BootstrapLayer) -> dict[str, Any]:
-    """The source's, with one more layer before the last."""
-    document = dict(image.config.document)
-    diff_ids = [*(blob.digest for blob in blobs), layer.diff_id]
-    document["rootfs"] = {"type": "layers", "diff_ids": diff_ids}
-    history = document.get("history")
-    if isinstance(history, list) and history:
-        own = {"created_by": "Nydus Converter", "comment": "Nydus start-up blob"}
-        document["history"] = [*history[:-1], own, history[-1]]
-    return document
-
-
-def _json(document: object) -> bytes:
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fs.format.blobtable import STARTUP_FEATURES
 from fs.format.errors import UsageError, local_errors
 from fs.registry.copying import copy_blob, referred_layers
 from fs.registry.descriptor import Descriptor, describe
@@ -18,6 +19,8 @@ from nydusify.bootstraps import Stack
 from nydusify.opened import OpenedImage
 from nydusify.publish import BootstrapLayer, make_bootstrap_layer
 from nydusify.report import Progress
+
+_STARTUP_ANNOTATION = "containerd.io/snapshot/nydus-separated-blob-with-prefetch-files"
 
 
 class Republished(NamedTuple):
@@ -108,9 +111,10 @@ def _bootstrap_layer(
 def blob_layer(blob: Blob) -> Descriptor:
     """The layer that a blob file is."""
     digest = f"sha256:{blob.record.blob_id}"
-    return Descriptor(
-        NYDUS_BLOB, digest, blob.record.compressed_size, {NYDUS_BLOB_ANNOTATION: "true"}
-    )
+    annotations = {NYDUS_BLOB_ANNOTATION: "true"}
+    if blob.record.features & STARTUP_FEATURES:
+        annotations[_STARTUP_ANNOTATION] = "true"
+    return Descriptor(NYDUS_BLOB, digest, blob.record.compressed_size, annotations)
 
 
 def _manifest(image: Image, config: Descriptor, layers: Sequence[Descriptor]) -> dict[str, Any]:

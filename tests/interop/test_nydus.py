@@ -95,7 +95,8 @@ def test_nydusd_serves_what_we_make(tree: Path, tmp_path: Path, compressor: str)
 
 
 def test_nydusd_serves_what_we_optimize(tree: Path, tmp_path: Path) -> None:
-    plain, blobs = converted(tree, tmp_path)
+    options = () if knows_batches() else ("--batch-size", "0")
+    plain, blobs = converted(tree, tmp_path, *options)
     with nydusd(plain, blobs, tmp_path / "plain") as mountpoint:
         expected = scan(mountpoint)
     (tmp_path / "list").write_text("/dir/0007\n/big\n")
