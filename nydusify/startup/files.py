@@ -16,10 +16,10 @@ from fs.format.errors import FormatError
 Read = Callable[[int, int, int], bytes]
 
 _MAX_LINKS = 40
-_BUFFER = 64 << 10
+_BUFFER = 4 << 10
 #: Of an image, and by one stream, at most so much is read: some may be made to be read for ever.
 _MOST = 1 << 30
-_MOST_OF_A_STREAM = 2 << 20
+_MOST_OF_A_STREAM = 4 << 20
 
 
 class File(NamedTuple):
