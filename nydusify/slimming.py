@@ -5,6 +5,7 @@ name service and loader configuration, licences and package lists (`ALWAYS`); so
 their compiled Python files, without which Python does not look at those; every name of a
 file that is kept; links that lead to something kept, or nowhere in the image; and what the
 user names. A run that reads other files than the traced one did may find them missing.
+Of a trace of the `erofs` transport more is kept, as the kernel reads beyond files there.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ ALWAYS = (
     "*.dist-info/licenses",
     "/var/lib/dpkg/status", "/var/lib/dpkg/status.d", "/var/lib/rpm", "/usr/lib/sysimage/rpm",
     "*/apk/db/installed",
+    "python3*/os.py",  # by which Python knows its library; it does not read it
 )  # fmt: skip
 _COMPILED = re.compile(rb"(.*/|)__pycache__/([^/]+)\.[^./]+\.(?:opt-[12]\.)?pyc")
 _MAX_LINKS = 40

@@ -184,7 +184,11 @@ class Operations:
             self.roster.save(strictly=True)
             return -1
         order = self.roster.served(instance).order
-        instance.driver, instance.reason = await self._choose(instance, order.options.driver)
+        if order.options.driver == "auto" and order.options.trace is not None:
+            instance.driver, instance.reason = "fuse", "only there a trace is exact"
+        else:
+            chosen = await self._choose(instance, order.options.driver)
+            instance.driver, instance.reason = chosen
         self.roster.save(strictly=True)
         descriptor = await self._attach(instance, order.options.driver)
         try:
