@@ -1,21 +1,19 @@
 """The command `lazyrun`: its verbs, and how failures become exit codes.
 
 A verb's module is imported when the verb is known. `run` first starts this
-program again from a read-only mount (see protect.py), before anything else is imported.
+program again from a read-only mount (see protect.py), before anything else is imported,
+`typing` too, which costs as much as Python itself.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from fs.format.errors import Failure
-from fs.reporting import reporting
-
+TYPE_CHECKING = False  # type checkers take it for typing's
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from fs.commandline import Parser
 
@@ -137,17 +135,25 @@ def _add_run_arguments(run: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
-    return reporting("lazyrun", lambda: _ended(argv))
-
-
-def _ended(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["run"]:
+        from runner import protect
+
+        try:
+            protect.restart(words)
+        except OSError as error:
+            print(f"lazyrun: {sys.executable}: {error.strerror}", file=sys.stderr)
+            return OUR_FAILURE
+    from fs.reporting import reporting
+
+    return reporting("lazyrun", lambda: _ended(words))
+
+
+def _ended(words: list[str]) -> int:
+    from fs.format.errors import Failure
+
     runs = words[:1] == ["run"]
     try:
-        if runs:
-            from runner import protect
-
-            protect.restart(words)
         return _main(words)
     except SystemExit as end:  # argparse: --help
         return int(end.code or 0)

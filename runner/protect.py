@@ -13,7 +13,6 @@ import os
 import sys
 
 from fs import mounts
-from fs.format.errors import MountError
 
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PROGRAM = (
@@ -28,15 +27,12 @@ done = False
 def restart(words: list[str]) -> None:
     """Start `lazyrun` with these arguments from the protected mount; returns if it is there.
 
-    Without root nothing is done: no container can be made then.
+    Without root nothing is done: no container can be made then. OSError.
     """
     if done or os.geteuid() != 0:
         return
-    try:
-        mount = mounts.open_tree(sys.executable)
-        mounts.set_mount_attributes(mount, mounts.MOUNT_ATTR_RDONLY)
-    except OSError as error:
-        raise MountError(f"{sys.executable}: {error.strerror}") from None
+    mount = mounts.open_tree(sys.executable)
+    mounts.set_mount_attributes(mount, mounts.MOUNT_ATTR_RDONLY)
     places = ":".join([_PACKAGES, *(path for path in sys.path if path.endswith("-packages"))])
     command = [sys.executable, "-I", "-S", "-c", _PROGRAM, places, *words]
     os.execve(mount, command, os.environ)

@@ -116,6 +116,7 @@ def _start(
     timings: Timings,
 ) -> tuple[process.Started, Signals]:
     source = ROOTFS + os.path.realpath(options.image) if options.rootfs else options.image
+    timings.reached("runner")
     image, document = prepare_image(store, f"{record.id}/image", source, options.mount)
     timings.reached("image")
     chosen = settings.image_settings(document, options.image)

@@ -68,5 +68,5 @@ def detach_below(directory: Path) -> None:
     """Take away all that is mounted below a directory."""
     for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
         target = line.split()[4]
-        if target.startswith(f"{directory}/"):
+        if target.startswith(f"{directory.resolve()}/"):
             mounts.umount(target, mounts.MNT_DETACH)

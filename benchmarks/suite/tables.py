@@ -10,6 +10,7 @@ from benchmarks.suite.networks import NETWORKS
 from benchmarks.suite.records import Line, Records
 
 MOMENTS = (
+    "runner",
     "resolve",
     "pull",
     "image",
