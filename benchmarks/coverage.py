@@ -26,9 +26,9 @@ from fs.format.bootstrap import Bootstrap
 from fs.registry.store import StoreOptions
 from fs.trace import Paths, Touch, read_trace
 from nydusify.opened import ImagePlace, OpenedImage, open_image
-from nydusify.recording import record
 from nydusify.startup.choice import guessed_set
-from nydusify.startup_set import StartupSet
+from nydusify.startup.recording import record
+from nydusify.startup.startup_set import StartupSet
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CACHE = REPOSITORY / ".cache"

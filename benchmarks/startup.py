@@ -26,7 +26,7 @@ from benchmarks.measure import drop_caches, program, run_to_end
 from benchmarks.record import machine
 from benchmarks.services import Registry, registry
 from fs.registry.store import StoreOptions
-from nydusify.recording import record
+from nydusify.startup.recording import record
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CACHE = REPOSITORY / ".cache"

@@ -16,9 +16,9 @@ from fs.format.errors import FormatError
 from fs.format.tree import HOLE, Chunk, Node
 from fs.format.walk import load_tree, walk
 from fs.format.writer import BootstrapOptions, write_bootstrap
-from nydusify.layer import Layer
-from nydusify.merge import apply
-from nydusify.output import new_file
+from nydusify.layers.layer import Layer
+from nydusify.layers.merge import apply
+from nydusify.outputs.whole_file import new_file
 
 _OPAQUE_XATTR = b"trusted.overlay.opaque"
 _WHITEOUT = b".wh."

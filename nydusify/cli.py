@@ -25,7 +25,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = (
-    Command("convert", "nydusify.convert", "convert an image to a Nydus image"),
+    Command("convert", "nydusify.verbs.convert", "convert an image to a Nydus image"),
     Command("check", "nydusify.verbs.check", "check a Nydus image, and compare it with its source"),
     Command("chunkdict", "nydusify.verbs.chunkdict", "make a chunk dictionary of several images"),
     Command("commit", "nydusify.verbs.commit", "make an image of what a container has written"),

@@ -19,11 +19,11 @@ from fs.format.errors import FormatError, NotFoundError, UsageError
 from fs.registry.manifest import find_bootstrap_layer
 from fs.registry.store import StoreOptions, open_writer
 from nydusify.bootstraps import Stack
+from nydusify.layers.upper import convert_upper
 from nydusify.opened import ImagePlace, OpenedImage, open_image
 from nydusify.options import ConvertOptions
+from nydusify.outputs.republishing import republish
 from nydusify.report import Progress
-from nydusify.republishing import republish
-from nydusify.upper import convert_upper
 from nydusify.workplace import workplace
 
 COMMITS_ANNOTATION = "containerd.io/snapshot/nydus-commit-blobs"
@@ -54,7 +54,7 @@ class Committed:
 
 def find_container(name: str, root: str | None) -> Container:
     """What `lazyrun ps` tells of a container, by its name or identifier. NotFoundError."""
-    from nydusify.recording import lazyrun
+    from nydusify.startup.recording import lazyrun
 
     if not name:
         raise NotFoundError("no container has an empty name")

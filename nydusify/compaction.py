@@ -25,13 +25,13 @@ from fs.format.errors import FormatError, UsageError, VerifyError, local_errors
 from fs.format.tree import HOLE, Chunk
 from fs.format.writer import BootstrapOptions
 from fs.registry.store import StoreOptions, open_writer
-from nydusify.blobs import Blob, BlobBuilder
+from nydusify.blobs.layer_blob import Blob, BlobBuilder
+from nydusify.blobs.stored_size import stored_size
 from nydusify.bootstraps import Stack, inodes
 from nydusify.opened import ImagePlace, OpenedImage, open_image
 from nydusify.options import DEFAULT_BATCH_SIZE
+from nydusify.outputs.republishing import republish
 from nydusify.report import Progress
-from nydusify.republishing import republish
-from nydusify.stored_size import stored_size
 from nydusify.workplace import workplace
 
 _UNTOUCHED = (
@@ -168,7 +168,7 @@ def _blob_ids(place: ImagePlace | None, work: Path) -> set[str]:
 
 def _keep(blob: Blob, directory: Path) -> None:
     """Copy a new blob to its place, whole or not at all."""
-    from nydusify.output import new_file
+    from nydusify.outputs.whole_file import new_file
 
     path = directory / blob.record.blob_id
     with new_file(path) as out, local_errors(blob.path), blob.path.open("rb") as source:

@@ -22,21 +22,21 @@ from fs.format.tree import Node
 from fs.format.writer import BootstrapOptions, write_bootstrap
 from fs.registry.descriptor import Descriptor
 from fs.tar.paths import clean
-from nydusify.blobs import Blob
-from nydusify.chunk_dictionary import ChunkDictionary
-from nydusify.converted_layer import ConvertedLayer
-from nydusify.data_order import DataOrder
-from nydusify.known_blobs import KnownBlobs
-from nydusify.layer_conversion import LayerOptions, convert_layer
-from nydusify.merge import apply
+from nydusify.blobs.chunk_dictionary import ChunkDictionary
+from nydusify.blobs.data_order import DataOrder
+from nydusify.blobs.known_blobs import KnownBlobs
+from nydusify.blobs.layer_blob import Blob
+from nydusify.blobs.sharing import News, Shared, Sharing
+from nydusify.blobs.uploads import Uploads
+from nydusify.layers.converted_layer import ConvertedLayer
+from nydusify.layers.layer_conversion import LayerOptions, convert_layer
+from nydusify.layers.merge import apply
+from nydusify.layers.paths import lookup, resolve
+from nydusify.layers.sources import SourceImage, SourceLayer
 from nydusify.options import ConvertOptions
-from nydusify.paths import lookup, resolve
-from nydusify.publish import Destination, Target, make_bootstrap_layer, publish
+from nydusify.outputs.publish import Destination, Target, make_bootstrap_layer, publish
 from nydusify.report import LayerFigures, Progress, Report
-from nydusify.sharing import News, Shared, Sharing
-from nydusify.sources import SourceImage, SourceLayer
 from nydusify.startup.unpublished import BlobFiles, open_unpublished
-from nydusify.uploads import Uploads
 
 #: Trees have millions of objects and no cycles: looking for some took a sixth of the time.
 _COLLECTIONS = (100_000, 50, 100)

@@ -26,12 +26,12 @@ from fs.registry.descriptor import Descriptor, describe
 from fs.registry.mediatypes import OCI_CONFIG, OCI_MANIFEST
 from fs.registry.platform import default_platform
 from fs.registry.store import ImageWriter, StoreOptions, open_writer
-from nydusify.blobs import Blob
+from nydusify.blobs.layer_blob import Blob
+from nydusify.blobs.stored_size import stored_size
 from nydusify.bootstraps import Stack, check_alike
 from nydusify.opened import ImagePlace, OpenedImage, open_image
-from nydusify.publish import make_bootstrap_layer
+from nydusify.outputs.publish import make_bootstrap_layer
 from nydusify.report import Progress
-from nydusify.stored_size import stored_size
 from nydusify.workplace import workplace
 
 _DIRECTORY = b"chunkdict"

@@ -26,14 +26,14 @@ from fs.registry.mediatypes import (
     OCI_INDEX,
 )
 from fs.registry.store import ImageWriter, open_writer, registry_reference
+from nydusify.blobs.known_blobs import opened_dictionary
 from nydusify.conversion import convert_image
-from nydusify.kept_layers import KeptLayers, opened_caches
-from nydusify.known_blobs import opened_dictionary
+from nydusify.layers.kept_layers import KeptLayers, opened_caches
+from nydusify.layers.sources import Selection, Source, SourceImage, open_sources
 from nydusify.options import ConvertOptions
-from nydusify.publish import Destination, encode_json
-from nydusify.referring import check_refer_options, refer_image
+from nydusify.outputs.publish import Destination, encode_json
+from nydusify.references.referring import check_refer_options, refer_image
 from nydusify.report import IndexReport, Progress, Report, Silence
-from nydusify.sources import Selection, Source, SourceImage, open_sources
 from nydusify.workplace import workplace
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from fs.format.tree import Node
 from fs.registry.platform import Platform
 from fs.registry.store import StoreOptions
 from nydusify.bootstraps import Stack, check_alike, layer_of
-from nydusify.merge import apply
+from nydusify.layers.merge import apply
 from nydusify.opened import ImagePlace, open_image
 from nydusify.workplace import workplace
 

@@ -26,16 +26,16 @@ from fs.format.errors import FormatError, UsageError, local_errors
 from fs.format.tree import Chunk, Node
 from fs.registry.store import StoreOptions, open_writer
 from fs.trace import read_trace
-from nydusify.blobs import Blob, BlobBuilder
+from nydusify.blobs.layer_blob import Blob, BlobBuilder
+from nydusify.blobs.unused import inodes
 from nydusify.bootstraps import Stack
 from nydusify.opened import ImagePlace, OpenedImage, open_image
 from nydusify.options import DEFAULT_BATCH_SIZE
-from nydusify.recording import Recording, record
+from nydusify.outputs.republishing import republish
 from nydusify.report import Progress, size_text
-from nydusify.republishing import republish
 from nydusify.startup.choice import guessed_set
-from nydusify.startup_set import Place, StartupSet, add_list, read_list
-from nydusify.unused import inodes
+from nydusify.startup.recording import Recording, record
+from nydusify.startup.startup_set import Place, StartupSet, add_list, read_list
 from nydusify.workplace import workplace
 
 _RAFS_V6 = 6

@@ -58,7 +58,7 @@ class ConvertOptions:
     """`source` and `target` are places as fs.registry.store has them, or dir: and layer:.
 
     `platforms`: this machine's if there are none. `prefetch` are absolute paths in the image.
-    `chunk_dict`: an image or bootstrap, see nydusify/known_blobs.py.
+    `chunk_dict`: an image or bootstrap, see nydusify/blobs/known_blobs.py.
     `startup`: "guess" what a start reads and list it behind those, or "none"; by default a guess
     is made where nobody said what is read first.
     `refer`: layers stay as they are, and are referred to.

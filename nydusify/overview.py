@@ -15,13 +15,13 @@ from typing import Any
 from fs.format.bootstrap import Bootstrap
 from fs.format.tree import HOLE, Node
 from fs.format.walk import walk
-from nydusify.layer import Layer
-from nydusify.merge import apply
+from nydusify.blobs.stored_size import unused_size
+from nydusify.layers.layer import Layer
+from nydusify.layers.merge import apply
+from nydusify.layers.sources import SourceImage
 from nydusify.opened import OpenedImage
 from nydusify.report import Progress, size_text
-from nydusify.sources import SourceImage
-from nydusify.stored_size import unused_size
-from nydusify.touched import touched_files
+from nydusify.startup.touched import touched_files
 
 _ROOT = stat.S_IFDIR | 0o755
 

@@ -17,15 +17,15 @@ from fs.format.blobtable import Digester
 from fs.format.errors import FormatError, UsageError, local_errors
 from fs.format.writer import BootstrapOptions
 from fs.registry.store import StoreOptions
-from nydusify.blobs import Blob
+from nydusify.blobs.layer_blob import Blob
 from nydusify.bootstraps import Stack
 from nydusify.conversion import convert_layers
+from nydusify.layers.sources import open_source
+from nydusify.layers.upper import convert_upper
 from nydusify.opened import ImagePlace, open_image
 from nydusify.options import ConvertOptions
-from nydusify.output import new_file
+from nydusify.outputs.whole_file import new_file
 from nydusify.report import Progress
-from nydusify.sources import open_source
-from nydusify.upper import convert_upper
 from nydusify.workplace import workplace
 
 

@@ -25,13 +25,13 @@ from fs.contents import Contents
 from fs.format.bootstrap import Inode
 from fs.format.errors import FormatError, UsageError
 from fs.registry.store import Image, StoreOptions, open_writer
-from nydusify.entries import TreeEntries, paths
 from nydusify.images import convert
+from nydusify.layers.entries import TreeEntries, paths
 from nydusify.opened import ImagePlace, open_image
 from nydusify.options import ConvertOptions
-from nydusify.plain import make_layer, publish_plain
+from nydusify.outputs.plain import make_layer, publish_plain
 from nydusify.report import Progress, Report
-from nydusify.touched import touched_files
+from nydusify.startup.touched import touched_files
 from nydusify.workplace import workplace
 
 #: Patterns of what is kept though nobody read it; a directory stands for all below it.

@@ -14,7 +14,7 @@ from typing import Any
 from fs.format.bootstrap import Bootstrap
 from fs.format.tree import HOLE, Chunk
 from fs.format.walk import load_tree
-from nydusify.stored_size import stored_size
+from nydusify.blobs.stored_size import stored_size
 
 _FILE_BITS = 45
 _CHUNK_BITS = range(12, 21)

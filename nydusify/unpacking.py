@@ -11,12 +11,12 @@ from typing import BinaryIO
 
 from fs.contents import Contents
 from fs.format.errors import local_errors
-from nydusify.directory import DirectoryWriter
-from nydusify.entries import TreeEntries
+from nydusify.layers.entries import TreeEntries
 from nydusify.opened import ImagePlace, open_image
-from nydusify.output import new_file
+from nydusify.outputs.directory import DirectoryWriter
+from nydusify.outputs.tarball import TarWriter
+from nydusify.outputs.whole_file import new_file
 from nydusify.report import Progress
-from nydusify.tarball import TarWriter
 from nydusify.workplace import workplace
 
 
@@ -61,7 +61,7 @@ def unpack(
 
 
 def _data_size(contents: Contents) -> int:
-    from nydusify.entries import paths
+    from nydusify.layers.entries import paths
 
     seen: dict[int, int] = {}
     for _, inode in paths(contents):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from benchmarks.images.tree import Tree
-from nydusify.readiness import Exit, Line, Port
+from nydusify.startup.readiness import Exit, Line, Port
 
 #: The run kinds of HelloBench.
 Kind = Literal["echo", "arguments", "stdin", "log", "port", "compile"]

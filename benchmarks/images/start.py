@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.images.recipe import Recipe
 from benchmarks.images.tree import APP
-from nydusify.readiness import Exit, Outcome, Program
-from nydusify.recording import Recording
+from nydusify.startup.readiness import Exit, Outcome, Program
+from nydusify.startup.recording import Recording
 
 TIMEOUT = 300.0
 
@@ -23,7 +23,7 @@ def run_options(recipe: Recipe) -> list[str]:
 
 
 def recording(recipe: Recipe) -> Recording:
-    """The same for `nydusify.recording.record`."""
+    """The same for `nydusify.startup.recording.record`."""
     run = recipe.run
     options = run_options(recipe)[2:]  # those that every recording has
     stdin = run.stdin if run.kind == "stdin" else None

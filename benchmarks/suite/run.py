@@ -24,7 +24,7 @@ from benchmarks.suite.account import Account
 from benchmarks.suite.modes import Mode, Plan, Step
 from benchmarks.suite.networks import Reached
 from benchmarks.suite.subject import Place
-from nydusify.readiness import Exit, Line, NotReadyError, Program, Ready
+from nydusify.startup.readiness import Exit, Line, NotReadyError, Program, Ready
 
 _READY_SECONDS = 900.0
 _END_SECONDS = 5.0

@@ -18,11 +18,11 @@ from fs.format.tree import Chunk, Node
 from fs.format.walk import walk
 from fs.tar.entry import pieces
 from nydusify.checks.findings import Findings
-from nydusify.layer import Layer
-from nydusify.merge import apply
-from nydusify.paths import shown
+from nydusify.layers.layer import Layer
+from nydusify.layers.merge import apply
+from nydusify.layers.paths import shown
+from nydusify.layers.sources import Entries, SourceLayer
 from nydusify.report import Progress
-from nydusify.sources import Entries, SourceLayer
 
 _RULE = "filesystem"
 _PIECE = 1 << 20

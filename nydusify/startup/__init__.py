@@ -1,4 +1,4 @@
-"""What an image's start will read, guessed from its files and configuration without running it.
+"""What an image's start reads: recorded by running it, or guessed from its files alone.
 
 One module for each source of knowledge; `guess` asks them all.
 """

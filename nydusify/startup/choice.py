@@ -6,7 +6,7 @@ from fs.contents import Contents
 from fs.registry.config import ImageConfig
 from nydusify.startup.files import ImageFiles
 from nydusify.startup.guess import guess
-from nydusify.startup_set import StartupSet
+from nydusify.startup.startup_set import StartupSet
 
 
 def guessed_set(contents: Contents, config: ImageConfig) -> StartupSet:

@@ -16,9 +16,9 @@ from fs.format.errors import VerifyError, local_errors
 from fs.image import map_bootstrap
 from fs.registry.config import ImageConfig, parse_config
 from fs.registry.store import open_reader
-from nydusify.blobs import Blob
+from nydusify.blobs.layer_blob import Blob
 from nydusify.options import ConvertOptions
-from nydusify.publish import encode_json
+from nydusify.outputs.publish import encode_json
 from nydusify.startup.files import ImageFiles
 from nydusify.startup.guess import guess
 from nydusify.startup.wanted import Want

@@ -10,7 +10,7 @@ import json
 import sys
 import time
 
-from nydusify.convert_arguments import add_cache_directory
+from nydusify.verbs.convert_arguments import add_cache_directory
 
 EXAMPLES = """\
 examples:
@@ -31,10 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from nydusify.convert_options import cache_directory
-    from nydusify.layer_cache import LayerCache
+    from nydusify.layers.layer_cache import LayerCache
     from nydusify.options import parse_size
     from nydusify.report import size_text
+    from nydusify.verbs.convert_options import cache_directory
 
     limit = parse_size(arguments.size)
     directory = cache_directory(arguments)

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
         store = words.store_of(arguments, "source")
         source = ImagePlace(arguments.source, target.platform, store)
     from fs.format.errors import local_errors
-    from nydusify.checking import check
+    from nydusify.checks.checking import check
 
     with words.working() as progress:
         checked = check(target, source, progress, words.work_dir(arguments))

@@ -15,8 +15,8 @@ import argparse
 import json
 
 from fs.format.errors import UsageError
-from nydusify.access import add_access_arguments
 from nydusify.verbs import words
+from nydusify.verbs.access import add_access_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     place = words.image_place(arguments)
-    from nydusify.disk import export_disk
+    from nydusify.outputs.disk import export_disk
     from nydusify.report import size_text
 
     with words.working() as progress:

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
 
             view = look_at(opened, arguments.top, arguments.trace)
         if arguments.source is not None:
-            from nydusify.sources import open_source
+            from nydusify.layers.sources import open_source
 
             store = words.store_of(arguments, "source")
             with (

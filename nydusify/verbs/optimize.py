@@ -24,8 +24,8 @@ from nydusify.verbs import words
 
 if TYPE_CHECKING:
     from nydusify.optimization import OptimizeOptions
-    from nydusify.readiness import Ready
-    from nydusify.recording import Recording
+    from nydusify.startup.readiness import Ready
+    from nydusify.startup.recording import Recording
 
 _POLICY = "separated-blob-with-prefetch-files"
 
@@ -113,7 +113,7 @@ def _is_told_how(arguments: argparse.Namespace) -> bool:
 
 
 def _recording(arguments: argparse.Namespace) -> Recording:
-    from nydusify.recording import Recording
+    from nydusify.startup.recording import Recording
 
     return Recording(
         _ready(arguments), arguments.timeout, arguments.run_option, arguments.arguments
@@ -123,7 +123,7 @@ def _recording(arguments: argparse.Namespace) -> Recording:
 def _ready(arguments: argparse.Namespace) -> Ready:
     import re
 
-    from nydusify.readiness import Elapsed, Exit, Line, Port
+    from nydusify.startup.readiness import Elapsed, Exit, Line, Port
 
     if arguments.ready_log is not None:
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fs.format.errors import UsageError
-from nydusify.access import add_access_arguments, store_options
+from nydusify.verbs.access import add_access_arguments, store_options
 
 if TYPE_CHECKING:
     from fs.registry.platform import Platform

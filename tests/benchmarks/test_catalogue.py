@@ -11,7 +11,7 @@ from benchmarks.images.build import layer_key
 from benchmarks.images.catalogue.all import QUICK, RECIPES, chosen
 from benchmarks.images.catalogue.languages import FLASK, PYTHON
 from benchmarks.images.tree import APP
-from nydusify.readiness import Port
+from nydusify.startup.readiness import Port
 
 
 def test_choices() -> None:

@@ -16,7 +16,7 @@ from benchmarks.suite.networks import NETWORKS
 from benchmarks.suite.run import awaited
 from benchmarks.suite.subject import Subject
 from benchmarks.suite.suite import Asked, all_modes, keys
-from nydusify.readiness import Line
+from nydusify.startup.readiness import Line
 from tests.conftest import REPOSITORY, programs_missing
 
 

@@ -13,7 +13,7 @@ from benchmarks.demo import CACHE
 from benchmarks.images.build import TAG, cached_image
 from benchmarks.images.catalogue.languages import FLASK
 from benchmarks.images.start import run_options, start
-from nydusify.recording import lazyrun
+from nydusify.startup.recording import lazyrun
 from tests.conftest import programs_missing
 from tests.e2e.commands import succeed
 

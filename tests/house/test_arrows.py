@@ -100,4 +100,6 @@ def test_a_wrong_arrow_would_be_seen() -> None:
     assert part_of("fs.cache.blob") == "fs.cache"
     assert part_of("fs.cli") == "fs"
     assert part_of("fsx") == ""
-    assert not any(within("nydusify.convert", target) for target in ("runner", *ARROWS["runner"]))
+    assert not any(
+        within("nydusify.verbs.convert", target) for target in ("runner", *ARROWS["runner"])
+    )

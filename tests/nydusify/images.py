@@ -19,9 +19,9 @@ from fs.format.errors import VerifyError
 from fs.registry.platform import Platform
 from fs.registry.store import open_reader
 from nydusify.conversion import convert_layers, write_bootstrap_file
+from nydusify.layers.sources import open_source
 from nydusify.options import ConvertOptions
 from nydusify.report import Silence
-from nydusify.sources import open_source
 from tests.parts.layers import with_least_names
 from tests.parts.trees import Entry
 

@@ -17,7 +17,7 @@ import pytest
 from fs import mounts
 from fs.registry.store import open_reader
 from nydusify.cli import main
-from nydusify.layer_cache import LayerCache
+from nydusify.layers.layer_cache import LayerCache
 from tests.nydusify.test_convert import assert_shows, publish, stack
 from tests.parts.layers import LayerTar
 from tests.parts.registry import Registry

@@ -17,14 +17,18 @@ from hypothesis import strategies as st
 from fs.format.bootstrap import Bootstrap, Extent, open_bootstrap
 from fs.format.chunkinfo import ChunkFlag
 from fs.format.errors import FormatError
-from nydusify.chunk_dictionary import ChunkDictionary
+from nydusify.blobs.chunk_dictionary import ChunkDictionary
+from nydusify.blobs.data_order import DataOrder
 from nydusify.conversion import convert_layers, write_bootstrap_file
-from nydusify.converted_layer import ConvertedLayer, read_converted_layer, write_converted_layer
-from nydusify.data_order import DataOrder
-from nydusify.layer_conversion import LayerOptions, convert_layer
+from nydusify.layers.converted_layer import (
+    ConvertedLayer,
+    read_converted_layer,
+    write_converted_layer,
+)
+from nydusify.layers.layer_conversion import LayerOptions, convert_layer
+from nydusify.layers.sources import SourceLayer, open_source
 from nydusify.options import ConvertOptions
 from nydusify.report import Silence
-from nydusify.sources import SourceLayer, open_source
 from tests.nydusify.images import convert_tars
 from tests.parts.layers import LayerTar
 from tests.parts.stacks import UPPERS, base

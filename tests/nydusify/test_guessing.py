@@ -10,7 +10,7 @@ import pytest
 
 from fs.format.bootstrap import Bootstrap, open_bootstrap
 from nydusify.cli import main
-from nydusify.startup_set import find
+from nydusify.startup.startup_set import find
 from tests.nydusify.images import pull
 from tests.parts.layers import LayerTar
 from tests.parts.plain import write_plain_image

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from nydusify.readiness import Elapsed, Exit, Line, NotReadyError, Port, Program, Ready
+from nydusify.startup.readiness import Elapsed, Exit, Line, NotReadyError, Port, Program, Ready
 
 _SERVER = """
 import socket, sys

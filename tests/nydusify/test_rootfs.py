@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fs.format.errors import Failure, StorageError
-from nydusify.rootfs import RootfsEntries
+from nydusify.layers.rootfs import RootfsEntries
 
 
 def test_a_directory_that_becomes_a_link_leads_nowhere(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from fs.format.errors import FormatError
 from fs.format.inflate import inflate
-from nydusify.restart_points import FrameDecoder, Point, RestartPoints, gzip_points
-from nydusify.slices import slices_of
+from nydusify.references.restart_points import FrameDecoder, Point, RestartPoints, gzip_points
+from nydusify.references.slices import slices_of
 
 
 def content_of(size: int) -> bytes:

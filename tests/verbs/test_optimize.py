@@ -14,7 +14,7 @@ from fs.format.bootstrap import Bootstrap
 from fs.image import map_bootstrap
 from nydusify.cli import main
 from nydusify.opened import ImagePlace, open_image
-from nydusify.startup_set import StartupSet, find
+from nydusify.startup.startup_set import StartupSet, find
 
 _CHUNK = 0x10000
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nydusify.parallel_gzip import ParallelGzip
+from nydusify.outputs.parallel_gzip import ParallelGzip
 
 
 def packed(pieces: list[bytes], threads: int) -> bytes:

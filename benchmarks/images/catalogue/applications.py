@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.images.catalogue.compiled import JRE
 from benchmarks.images.recipe import PATH, Layer, Recipe, Run, http
 from benchmarks.images.tree import Tree
-from nydusify.readiness import Line, Port
+from nydusify.startup.readiness import Line, Port
 
 
 def _tomcat(tree: Tree) -> None:

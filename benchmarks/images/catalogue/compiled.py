@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.images.recipe import PATH, Layer, Recipe, Run
 from benchmarks.images.tree import Tree
-from nydusify.readiness import Exit
+from nydusify.startup.readiness import Exit
 
 _SOURCES = (("source", "/source"),)
 

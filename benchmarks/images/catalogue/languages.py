@@ -7,7 +7,7 @@ import shutil
 
 from benchmarks.images.recipe import PATH, Layer, Recipe, Run
 from benchmarks.images.tree import Tree
-from nydusify.readiness import Exit, Line
+from nydusify.startup.readiness import Exit, Line
 
 # VFS_CAP_REVISION_2 with CAP_NET_BIND_SERVICE permitted and effective.
 _BIND_CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.images.recipe import PATH, Layer, Recipe, Run, http
 from benchmarks.images.tree import Tree
-from nydusify.readiness import Line, Port
+from nydusify.startup.readiness import Line, Port
 
 
 def _redis(tree: Tree) -> None:

@@ -6,7 +6,7 @@ import os
 
 from benchmarks.images.recipe import PATH, Layer, Recipe, Run
 from benchmarks.images.tree import Tree
-from nydusify.readiness import Exit
+from nydusify.startup.readiness import Exit
 
 
 def _busybox(tree: Tree) -> None:

@@ -1,0 +1,375 @@
+"""A layer's chunks into its blob file: digest, deduplication, batches, compression.
+
+Chunks are numbered as they come. Those of files that are wanted first lie first in the
+blob, the others behind them, both in the order of the layer. Small ones are compressed
+together, in batches. The order in which work is handed to the pool is the order in which
+its results are written, so a blob's bytes depend on the chunks and the options alone.
+Memory holds a few pieces at a time, and some 100 bytes for each chunk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+
+from fs.format import codec
+from fs.format.blobfile import BlobOptions, build_trailer
+from fs.format.blobtable import BlobRecord, Compressor
+from fs.format.chunkinfo import ChunkFlag
+from fs.format.contexts import BatchContext
+from fs.format.errors import local_errors
+from nydusify.blobs.chunks import LayerChunks
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+_ALIGNMENT = 4096
+#: A hand-over to another thread costs as much as compressing some ten KiB.
+_WORTH_A_THREAD = 256 << 10
+#: Pieces of work that wait for the pool or are in it.
+_QUEUED = 8
+_COPIED_AT_ONCE = 1 << 20
+#: Numbers from here on are those of chunks that are stored elsewhere.
+_ELSEWHERE = 1 << 32
+_COMPRESSED, _BATCH = int(ChunkFlag.COMPRESSED), int(ChunkFlag.BATCH)
+
+
+class Blob(NamedTuple):
+    """A finished blob file. `meta` is the content of its `.blob.meta`."""
+
+    path: Path
+    record: BlobRecord
+    meta: bytes
+
+
+class KnownChunks(Protocol):
+    """Chunks that need not be stored again, such as those of a chunk dictionary."""
+
+    def find(self, digest: bytes, size: int) -> tuple[LayerChunks, int] | None: ...
+
+
+class NothingKnown:
+    def find(self, digest: bytes, size: int) -> tuple[LayerChunks, int] | None:
+        return None
+
+
+class BlobBuilder:
+    """The blob of one layer, written to `path`. Not thread-safe; compression runs in `pool`.
+
+    Pieces smaller than half of `batch_size` are put together in batches of up to that; 0: none.
+    `shared` counts the additions that found their chunk already there, `shared_size` their bytes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        options: BlobOptions,
+        pool: ThreadPoolExecutor,
+        *,
+        batch_size: int = 0,
+        known: KnownChunks | None = None,
+    ) -> None:
+        self.chunks = LayerChunks()
+        self.shared = self.shared_size = 0
+        self._path = path
+        self._options = options
+        self._known = known or NothingKnown()
+        # Half of the digest will do as a key: what is found is compared.
+        self._numbers: dict[bytes, int] = {}
+        self._zeros: dict[int, int] = {}
+        self._found: list[tuple[LayerChunks, int]] = []
+        batch_size = 0 if options.compressor == Compressor.NONE else batch_size
+        first = path.with_name(path.name + ".first")
+        self._ranked = _Ranked(path.with_name(path.name + ".ranked"))
+        self._first = _Section(first, self.chunks, options, pool, batch_size)
+        self._rest = _Section(path, self.chunks, options, pool, batch_size)
+
+    def add(self, piece: bytes | int, rank: int | None = None) -> int:
+        """The preliminary number of the chunk `piece`; an int stands for so many zeros.
+
+        Chunks with a rank lie first in the blob, the lowest before the others.
+        """
+        if isinstance(piece, int):
+            known = self._zeros.get(piece)
+            if known is None:
+                known = self._zeros[piece] = self.add(bytes(piece), rank)
+            return known
+        digest = codec.digest(self._options.digester, piece)
+        number = self._numbers.get(digest[:16])
+        if number is not None and self._digest(number) == digest:
+            self.shared += 1
+            self.shared_size += len(piece)
+            return number
+        number = self._new(digest, piece, rank)
+        self._numbers[digest[:16]] = number
+        return number
+
+    def numbers(self, added: Iterable[int]) -> array[int]:
+        """The final numbers of what `add` returned; to be asked after `finish`."""
+        own = len(self.chunks)
+        final = self._final
+        return array(
+            "Q",
+            [
+                final[number] if number < _ELSEWHERE else own + number - _ELSEWHERE
+                for number in added
+            ],
+        )
+
+    def finish(self) -> Blob | None:
+        """Write what is left; None if all chunks are elsewhere."""
+        self._numbers.clear()
+        for number, piece in self._ranked.take():
+            self._first.add(number, piece)
+        self._first.flush()
+        self._rest.flush()
+        order = self._first.order + self._rest.order
+        self._final = array("I", bytes(4 * len(order)))
+        for position, number in enumerate(order):
+            self._final[number] = position
+        self._place(order)
+        own = len(self.chunks)
+        self.chunks.elsewhere = {own + n: found for n, found in enumerate(self._found)}
+        if not own:
+            self.close()
+            return None
+        return self._write_end()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._ranked.close()
+        self._first.close()
+        self._rest.close()
+
+    def _digest(self, number: int) -> bytes:
+        if number < _ELSEWHERE:
+            return self.chunks.digest(number)
+        table, there = self._found[number - _ELSEWHERE]
+        return table.digest(there)
+
+    def _new(self, digest: bytes, piece: bytes, rank: int | None) -> int:
+        found = self._known.find(digest, len(piece))
+        if found is not None:
+            self.shared += 1
+            self.shared_size += len(piece)
+            self._found.append(found)
+            return _ELSEWHERE + len(self._found) - 1
+        number = self.chunks.append(digest, len(piece))
+        if rank is None:
+            self._rest.add(number, piece)
+        else:
+            self._ranked.add(rank, number, piece)
+        return number
+
+    def _place(self, order: array[int]) -> None:
+        """Put the columns in the order of the blob, and say where each chunk lies."""
+        chunks = self.chunks
+        if any(position != number for position, number in enumerate(order)):
+            chunks.reorder(order)
+        moved_by, batches_before = self._first.size, len(self._first.batches)
+        for position in range(len(self._first.order), len(order)):
+            chunks.compressed_offsets[position] += moved_by
+            if chunks.flags[position] & _BATCH:
+                chunks.contexts[position] += batches_before
+        end = 0
+        for position, size in enumerate(chunks.sizes):
+            chunks.uncompressed_offsets[position] = end
+            end += size + -size % _ALIGNMENT
+
+    def _write_end(self) -> Blob:
+        data_hash, file = self._rest.hash, self._rest.file
+        size = self._first.size + self._rest.size
+        if self._first.size:
+            data_hash, file = self._joined()
+        batches = [*self._first.batches, *self._rest.batches]
+        trailer = build_trailer(self.chunks, size, data_hash, self._options, batches=batches)
+        with local_errors(self._path):
+            file.write(trailer.data)
+        self.close()
+        return Blob(self._path, trailer.record, trailer.blob_meta)
+
+    def _joined(self) -> tuple[_Hash, BinaryIO]:
+        """One file of both sections, the first of them first, and the hash of it all."""
+        data_hash, file = self._first.hash, self._first.file
+        self._rest.close()
+        with local_errors(self._path):
+            if self._rest.size:
+                with self._path.open("rb", buffering=0) as rest:
+                    while data := rest.read(_COPIED_AT_ONCE):
+                        data_hash.update(data)
+                        file.write(data)
+            self._first.path.rename(self._path)
+        return data_hash, file
+
+
+class _Ranked:
+    """Pieces that wait, in a file, for the others that are to lie before them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        #: (rank, order of arrival, number, offset, size)
+        self._entries: list[tuple[int, int, int, int, int]] = []
+        self._size = 0
+
+    def add(self, rank: int, number: int, piece: bytes) -> None:
+        with local_errors(self._path):
+            if self._file is None:
+                self._file = self._path.open("w+b")
+            self._file.write(piece)
+        self._entries.append((rank, len(self._entries), number, self._size, len(piece)))
+        self._size += len(piece)
+
+    def take(self) -> Iterator[tuple[int, bytes]]:
+        """Number and bytes of each piece, in order of ranks; then the file is gone."""
+        if self._file is None:
+            return
+        for _, _, number, offset, size in sorted(self._entries):
+            with local_errors(self._path):
+                self._file.seek(offset)
+                piece = self._file.read(size)
+            yield number, piece
+        self.close()
+
+    def close(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+            self._path.unlink(missing_ok=True)
+            self._file = None
+
+
+class _Job(NamedTuple):
+    """Groups of chunk numbers, each compressed as one; the future has a piece for each group."""
+
+    groups: Sequence[Sequence[int]]
+    future: Future[list[bytes]]
+
+
+class _Section:
+    """A part of the blob in a file of its own. `order` are the numbers of its chunks as they lie.
+
+    Compressed offsets and the numbers of batches count from its start.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        chunks: LayerChunks,
+        options: BlobOptions,
+        pool: ThreadPoolExecutor,
+        batch_size: int,
+    ) -> None:
+        self.path = path
+        self.order = array("I")
+        self.batches: list[BatchContext] = []
+        self.hash = hashlib.sha256()
+        self.size = 0
+        self._chunks = chunks
+        self._options = options
+        self._pool = pool
+        self._batch_size = batch_size
+        self._batch: list[int] = []
+        self._batch_pieces: list[bytes] = []
+        self._batch_used = 0
+        self._groups: list[Sequence[int]] = []
+        self._pieces: list[Sequence[bytes]] = []
+        self._job_size = 0
+        self._queue: deque[_Job] = deque()
+        self._opened: BinaryIO | None = None
+
+    @property
+    def file(self) -> BinaryIO:
+        if self._opened is None:
+            with local_errors(self.path):
+                self._opened = self.path.open("wb")
+        return self._opened
+
+    def add(self, number: int, piece: bytes) -> None:
+        if len(piece) >= self._batch_size // 2:
+            if self._batch:
+                self._end_batch()
+            self._put([number], [piece], len(piece))
+            return
+        if self._batch_used + len(piece) > self._batch_size:
+            self._end_batch()
+        self._chunks.withins[number] = self._batch_used
+        self._batch.append(number)
+        self._batch_pieces.append(piece)
+        self._batch_used += len(piece)
+
+    def flush(self) -> None:
+        if self._batch:
+            self._end_batch()
+        if self._groups:
+            self._submit()
+        while self._queue:
+            self._write(self._queue.popleft())
+
+    def close(self) -> None:
+        if self._opened is not None:
+            with suppress(OSError):  # of a full disk, which was reported before
+                self._opened.close()
+            self._opened = None
+
+    def _end_batch(self) -> None:
+        self._put(self._batch, self._batch_pieces, self._batch_used)
+        self._batch, self._batch_pieces, self._batch_used = [], [], 0
+
+    def _put(self, group: Sequence[int], pieces: Sequence[bytes], size: int) -> None:
+        self.order.extend(group)
+        self._groups.append(group)
+        self._pieces.append(pieces)
+        self._job_size += size
+        if self._job_size >= _WORTH_A_THREAD:
+            self._submit()
+
+    def _submit(self) -> None:
+        future = self._pool.submit(_compressed, self._options.compressor, self._pieces)
+        self._queue.append(_Job(self._groups, future))
+        self._groups, self._pieces, self._job_size = [], [], 0
+        while len(self._queue) > _QUEUED or (self._queue and self._queue[0].future.done()):
+            self._write(self._queue.popleft())
+
+    def _write(self, job: _Job) -> None:
+        stored = job.future.result()
+        data = stored[0] if len(stored) == 1 else b"".join(stored)
+        with local_errors(self.path):
+            self.file.write(data)
+        self.hash.update(data)
+        for group, piece in zip(job.groups, stored, strict=True):
+            self._locate(group, len(piece))
+            self.size += len(piece)
+
+    def _locate(self, group: Sequence[int], stored_size: int) -> None:
+        chunks = self._chunks
+        if len(group) == 1:
+            number = group[0]
+            chunks.withins[number] = 0
+            chunks.compressed_offsets[number] = self.size
+            chunks.compressed_sizes[number] = stored_size
+            if stored_size < chunks.sizes[number]:
+                chunks.flags[number] = _COMPRESSED
+            return
+        for number in group:
+            chunks.compressed_offsets[number] = self.size
+            chunks.flags[number] = _COMPRESSED | _BATCH
+            chunks.contexts[number] = len(self.batches)
+        whole = chunks.withins[group[-1]] + chunks.sizes[group[-1]]
+        self.batches.append(BatchContext(stored_size, whole))
+
+
+def _compressed(compressor: int, groups: Sequence[Sequence[bytes]]) -> list[bytes]:
+    """Each group compressed as one, or as it is if that is no longer. Runs in the pool."""
+    stored = []
+    for pieces in groups:
+        whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        packed = codec.compress(compressor, whole)
+        stored.append(packed if len(packed) < len(whole) else whole)
+    return stored

@@ -1,0 +1,106 @@
+"""What the layers of an image have in common, and which blobs the image needs.
+
+A layer is converted without a look at the others, so that its blob can be used again
+wherever the layer occurs. Here the layers are compared: a chunk that a lower blob has too
+is taken from there, and a blob of which nothing is left to take is no part of the image.
+Blobs of which the merged tree shows nothing are left out first, and share nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fs.format.tree import Node
+from nydusify.blobs.chunks import DIGEST_SIZE, FileChunks, LayerChunks
+from nydusify.blobs.unused import inodes
+
+
+class Shared(NamedTuple):
+    """Chunks of a layer that lower layers have, and their bytes."""
+
+    chunks: int
+    size: int
+
+
+class News:
+    """Tells of each of so many layers, from the lowest up, whether it has chunks of its own."""
+
+    def __init__(self, layers: int) -> None:
+        self._seen: set[bytes] = set()
+        self._first, self._left = True, layers
+
+    def has(self, table: LayerChunks) -> bool:
+        first, self._first = self._first, False
+        self._left -= 1
+        digests = table.digests
+        starts = range(0, len(digests), DIGEST_SIZE)
+        fresh = first or any(bytes(digests[at : at + 16]) not in self._seen for at in starts)
+        if self._left:
+            self._seen.update(bytes(digests[at : at + 16]) for at in starts)
+        return fresh
+
+
+class Sharing:
+    """`used`: the tables whose blobs the image needs, in order, their indexes set.
+
+    `shared` has an entry for each of `layers`. `others` are tables of blobs from elsewhere; of
+    these, too, only those in use get an index, after the layers' own.
+    """
+
+    def __init__(
+        self, root: Node, layers: Sequence[LayerChunks], others: Sequence[LayerChunks]
+    ) -> None:
+        visible = _visible(root, [*layers, *others])
+        self._known: dict[bytes, tuple[LayerChunks, int]] = {}
+        self.used: list[LayerChunks] = []
+        self.shared: list[Shared] = []
+        for number, table in enumerate(layers):
+            shared = self._take(table, visible[id(table)])
+            needed = visible[id(table)].count(1) > shared.chunks
+            if needed:
+                self.used.append(table)
+                if any(visible[id(above)].count(1) for above in layers[number + 1 :]):
+                    self._offer(table)
+            self.shared.append(shared)
+        self._known.clear()
+        self.used += [table for table in others if visible[id(table)].count(1)]
+        for index, table in enumerate(self.used):
+            table.blob_index = index
+
+    def _take(self, table: LayerChunks, visible: bytearray) -> Shared:
+        count = size = 0
+        if not self._known:
+            return Shared(0, 0)
+        for number, shown in enumerate(visible):
+            if not shown:
+                continue
+            digest = table.digest(number)
+            found = self._known.get(digest[:16])
+            if found is not None and found[0].digest(found[1]) == digest:
+                table.elsewhere[number] = found
+                count += 1
+                size += table.sizes[number]
+        return Shared(count, size)
+
+    def _offer(self, table: LayerChunks) -> None:
+        for number in range(len(table)):
+            self._known.setdefault(table.digest(number)[:16], (table, number))
+
+
+def _visible(root: Node, tables: Sequence[LayerChunks]) -> dict[int, bytearray]:
+    """By table: for each chunk of it whether a file of the tree has it."""
+    visible = {id(table): bytearray(len(table)) for table in tables}
+    for node in inodes(root):
+        content = node.chunks
+        if not isinstance(content, FileChunks):
+            continue
+        table = content.table
+        marks = visible[id(table)]
+        for number in content.numbers:
+            if number in table.elsewhere:
+                there, number_there = table.elsewhere[number]
+                visible[id(there)][number_there] = 1
+            else:
+                marks[number] = 1
+    return visible

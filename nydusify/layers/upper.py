@@ -1,0 +1,153 @@
+"""A directory as the layer that it is to those below: overlayfs's upper directory, or OCI's marks.
+
+What hides parts of the layers below (a character device 0:0, an opaque directory; or names
+that begin with `.wh.`) is no entry: it is noted, to be put into the `Layer` afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from fs.format.blobtable import BlobRecord
+from fs.format.bootstrap import Bootstrap
+from fs.format.errors import FormatError, UsageError
+from fs.format.tree import Node
+from fs.tar.entry import HARD_LINK, Entry
+from nydusify.blobs.chunk_dictionary import ChunkDictionary
+from nydusify.blobs.layer_blob import Blob
+from nydusify.conversion import convert_layers
+from nydusify.layers.layer import Layer
+from nydusify.layers.rootfs import RootfsEntries
+from nydusify.layers.sources import Entries, SourceLayer
+from nydusify.options import ConvertOptions
+from nydusify.report import Progress
+
+SPECS = ("overlayfs", "oci", "none")
+_PREFIXES = ("trusted.overlay.", "user.overlay.")
+#: With these, contents or names of lower layers show through, which no layer can say.
+_SEE_THROUGH = ("redirect", "metacopy")
+_WHITEOUT = b".wh."
+_OPAQUE = b".wh..wh..opq"
+
+
+class UpperEntries:
+    """As nydusify.layers.sources.Entries. `spec` says how lower names are hidden (one of SPECS).
+
+    `whiteouts` and `opaque` are complete once all entries were read.
+    """
+
+    def __init__(self, root: Path, spec: str, advance: Callable[[int], None]) -> None:
+        self.whiteouts: set[bytes] = set()
+        self.opaque: list[bytes] = []
+        self._root = os.fsencode(root)
+        self._spec = spec
+        self._entries = RootfsEntries(root, advance)
+        self.read = self._entries.read
+
+    def __iter__(self) -> Iterator[Entry]:
+        for entry in self._entries:
+            if self._spec == "overlayfs" and self._is_overlay_mark(entry):
+                continue
+            if self._spec == "oci" and self._is_oci_mark(entry):
+                continue
+            yield entry
+
+    def _is_overlay_mark(self, entry: Entry) -> bool:
+        if entry.kind == HARD_LINK and entry.target in self.whiteouts:
+            self.whiteouts.add(entry.path)  # the kernel links them to save inodes
+            return True
+        if entry.kind == stat.S_IFCHR and entry.rdev == 0:
+            self.whiteouts.add(entry.path)
+            return True
+        if entry.kind in (stat.S_IFDIR, stat.S_IFREG):
+            self._read_marks(entry)
+        return False
+
+    def _read_marks(self, entry: Entry) -> None:
+        for key, value in self._entries.xattrs.items():
+            name = os.fsdecode(key)
+            for prefix in _PREFIXES:
+                if not name.startswith(prefix):
+                    continue
+                mark = name[len(prefix) :]
+                if mark in _SEE_THROUGH:
+                    raise FormatError(
+                        f"has the attribute {name}: overlayfs was mounted with {mark}, whose "
+                        "layers are not whole",
+                        os.fsdecode(os.path.join(self._root, entry.path)),
+                    )
+                if mark == "opaque" and value == b"y":
+                    self.opaque.append(entry.path)
+        entry.xattrs = {
+            name: value
+            for name, value in entry.xattrs.items()
+            if not os.fsdecode(name).startswith(_PREFIXES)
+        }
+
+    def _is_oci_mark(self, entry: Entry) -> bool:
+        parent, _, name = entry.path.rpartition(b"/")
+        if not name.startswith(_WHITEOUT):
+            return False
+        if name == _OPAQUE:
+            self.opaque.append(parent)
+        else:
+            hidden = name[len(_WHITEOUT) :]
+            self.whiteouts.add(parent + b"/" + hidden if parent else hidden)
+        return True
+
+
+class ConvertedUpper(NamedTuple):
+    """A layer that can be applied, with its blobs; chunks refer to places in `blobs`, then `known`.
+
+    `known` are blobs of what the layer is put on.
+    """
+
+    layer: Layer
+    blobs: Sequence[Blob]
+    known: Sequence[BlobRecord] = ()
+
+
+def convert_upper(
+    directory: Path,
+    spec: str,
+    options: ConvertOptions,
+    work: Path,
+    progress: Progress,
+    below: Bootstrap,
+) -> ConvertedUpper:
+    """The blobs of a directory's files, in `work`, and the layer that it is.
+
+    Chunks that `below` has are not stored again: a copied-up file brings only what changed.
+    """
+    if not directory.is_dir():
+        raise UsageError(f"{directory}: no directory")
+    opened: list[UpperEntries] = []
+
+    @contextmanager
+    def open_entries(advance: Callable[[int], None]) -> Iterator[Entries]:
+        opened.append(UpperEntries(directory, spec, advance))
+        yield opened[-1]
+
+    source = SourceLayer(str(directory), "", 0, open_entries)
+    dictionary = ChunkDictionary(below, options.chunk_size)
+    converted = convert_layers([source], options, work, progress, dictionary=dictionary)
+    layer = Layer(str(directory))
+    layer.root = converted.root
+    layer.implied = set()
+    for path in opened[-1].whiteouts:
+        parent, _, name = path.rpartition(b"/")
+        layer.whiteouts.setdefault(_at(converted.root, parent), set()).add(name)
+    for path in opened[-1].opaque:
+        layer.opaque.add(_at(converted.root, path))
+    return ConvertedUpper(layer, converted.blobs, converted.known)
+
+
+def _at(root: Node, path: bytes) -> Node:
+    for name in filter(None, path.split(b"/")):
+        root = root.children[name]
+    return root

@@ -1,0 +1,1 @@
+"""What comes out: images in registries and layouts, tars, directories, disk images."""

@@ -1,0 +1,258 @@
+"""The target image: bootstrap layer, configuration, manifest, and the order of publishing.
+
+Blobs, bootstrap layer and configuration are pushed first; the manifest is pushed
+last and with it the tag, so nobody ever sees an image of which a part is missing.
+All of it is deterministic: no times, no names of machines.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fs.format.blobtable import BlobFeature
+from fs.format.errors import local_errors
+from fs.registry.descriptor import Descriptor, describe
+from fs.registry.manifest import (
+    NYDUS_BLOB_ANNOTATION,
+    NYDUS_BOOTSTRAP_ANNOTATION,
+    NYDUS_FS_VERSION_ANNOTATION,
+    NYDUS_REFERENCE_ANNOTATION,
+    UNCOMPRESSED_ANNOTATION,
+)
+from fs.registry.mediatypes import (
+    DOCKER_CONFIG,
+    DOCKER_LAYER_GZIP,
+    DOCKER_MANIFEST,
+    NYDUS_ARTIFACT,
+    NYDUS_BLOB,
+    NYDUS_CONFIG,
+    OCI_CONFIG,
+    OCI_LAYER_GZIP,
+    OCI_MANIFEST,
+)
+from fs.registry.store import ImageWriter
+from nydusify.blobs.layer_blob import Blob
+from nydusify.layers.sources import SourceImage
+from nydusify.options import TargetForm
+from nydusify.report import Progress
+
+if TYPE_CHECKING:
+    from fs.backend.storage import BlobStorage
+
+_REFERENCE_BLOBS_ANNOTATION = "containerd.io/snapshot/nydus-reference-blob-ids"
+_FS_VERSION = "6"
+_GZIP_LEVEL = 6
+_PIECE = 1 << 20
+
+
+class BootstrapLayer(NamedTuple):
+    """The last layer, as a file; `diff_id` is the digest of the tar in it."""
+
+    path: Path
+    descriptor: Descriptor
+    diff_id: str
+
+
+class Target(NamedTuple):
+    """What is to be published. `kept` says of each source layer whether it has a blob.
+
+    `known` are blobs of a chunk dictionary, which are at the destination already.
+    """
+
+    source: SourceImage
+    blobs: Sequence[Blob]
+    kept: Sequence[bool]
+    bootstrap: BootstrapLayer
+    known: Sequence[Blob] = ()
+
+
+class Destination(NamedTuple):
+    """Where it goes, and as what. Blobs go to `storage`, if there is one.
+
+    Without `tag`, the manifest is pushed by digest. `in_registry`: the
+    writer's place is one, so blobs take a while, and one too many is cleared away there.
+    """
+
+    writer: ImageWriter
+    form: TargetForm
+    storage: BlobStorage | None = None
+    tag: bool = True
+    in_registry: bool = False
+
+
+def make_bootstrap_layer(bootstrap: Path, blobs: Sequence[Blob], path: Path) -> BootstrapLayer:
+    """Write the tar.gz with the bootstrap and the chunk information of all blobs to `path`."""
+    with local_errors(path), path.open("wb") as file:
+        packed = _Hashing(file)
+        with gzip.GzipFile("", "wb", _GZIP_LEVEL, packed, mtime=0) as compressed:
+            archive = _Hashing(compressed)
+            archive.write(_tar_header("image", 0o755, None))
+            with bootstrap.open("rb") as content:
+                _add(archive, "image/image.boot", content, bootstrap.stat().st_size)
+            for blob in blobs:
+                if not blob.meta:
+                    continue
+                name = f"image/{blob.record.blob_id}.blob.meta"
+                _add(archive, name, io.BytesIO(blob.meta), len(blob.meta))
+            archive.write(bytes(2 * tarfile.BLOCKSIZE))
+    diff_id = archive.digest()
+    annotations = {
+        NYDUS_BOOTSTRAP_ANNOTATION: "true",
+        NYDUS_FS_VERSION_ANNOTATION: _FS_VERSION,
+        UNCOMPRESSED_ANNOTATION: diff_id,
+        _REFERENCE_BLOBS_ANNOTATION: encode_json([blob.record.blob_id for blob in blobs]).decode(),
+    }
+    descriptor = Descriptor(OCI_LAYER_GZIP, packed.digest(), packed.size, annotations)
+    return BootstrapLayer(path, descriptor, diff_id)
+
+
+def publish(target: Target, destination: Destination, progress: Progress) -> tuple[Descriptor, int]:
+    """Push everything, the tag last. Returns the manifest's descriptor and the image's size."""
+    writer, form = destination.writer, destination.form
+    layers = [blob_layer(blob) for blob in (*target.blobs, *target.known)]
+    size = sum(layer.size for layer in layers)
+    for blob, layer in zip(target.blobs, layers, strict=False):
+        progress.step(f"pushing {layer.digest[:19]}", layer.size)
+        push_blob(blob, layer, destination, progress)
+    bootstrap = _typed(target.bootstrap.descriptor, form)
+    layers = [bootstrap] if destination.storage else [*layers, bootstrap]
+    progress.step("pushing bootstrap", bootstrap.size)
+    writer.push_blob(bootstrap, target.bootstrap.path, progress.advance)
+    raw_config = encode_json(_config(target, layers))
+    config = describe(raw_config, _config_type(form))
+    writer.push_blob(config, raw_config)
+    media_type = DOCKER_MANIFEST if form.docker else OCI_MANIFEST
+    raw_manifest = encode_json(_manifest(target, form, config, layers))
+    manifest = writer.push_manifest(raw_manifest, media_type, tag=destination.tag)
+    return manifest, len(raw_manifest) + config.size + bootstrap.size + size
+
+
+def push_blob(blob: Blob, layer: Descriptor, destination: Destination, progress: Progress) -> None:
+    """Have a blob at the destination, unless it is there."""
+    storage = destination.storage
+    if storage is None:
+        destination.writer.push_blob(layer, blob.path, progress.advance)
+    elif destination.form.force_push or not storage.has(blob.record.blob_id, layer.size):
+        storage.push(blob.record.blob_id, blob.path, progress.advance)
+
+
+def _config_type(form: TargetForm) -> str:
+    """In a merged index the plain image is for everybody: one type that only we take as ours."""
+    if form.merged:
+        return NYDUS_CONFIG
+    return DOCKER_CONFIG if form.docker else OCI_CONFIG
+
+
+def _typed(bootstrap: Descriptor, form: TargetForm) -> Descriptor:
+    return replace(bootstrap, media_type=DOCKER_LAYER_GZIP) if form.docker else bootstrap
+
+
+def blob_layer(blob: Blob) -> Descriptor:
+    record = blob.record
+    annotations = {NYDUS_BLOB_ANNOTATION: "true"}
+    if record.features & BlobFeature.SEPARATE:  # only its metadata is ours
+        annotations[NYDUS_REFERENCE_ANNOTATION] = f"sha256:{record.blob_id}"
+        metadata = f"sha256:{record.meta_digest.hex()}"
+        return Descriptor(NYDUS_BLOB, metadata, record.meta_size, annotations)
+    return Descriptor(NYDUS_BLOB, f"sha256:{record.blob_id}", record.compressed_size, annotations)
+
+
+def _manifest(
+    target: Target, form: TargetForm, config: Descriptor, layers: Sequence[Descriptor]
+) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": DOCKER_MANIFEST if form.docker else OCI_MANIFEST,
+        "config": config.to_json(),
+        "layers": [layer.to_json() for layer in layers],
+    }
+    if form.referring and target.source.stored:
+        subject = target.source.stored.descriptor
+        document["artifactType"] = NYDUS_ARTIFACT
+        document["subject"] = Descriptor(subject.media_type, subject.digest, subject.size).to_json()
+    if target.source.annotations:
+        document["annotations"] = dict(target.source.annotations)
+    return document
+
+
+def _config(target: Target, layers: Sequence[Descriptor]) -> dict[str, Any]:
+    """The source's configuration with the layers of the target; the rest stays as it is."""
+    source = target.source.config
+    diff_ids = [layer.digest for layer in layers[:-1]]
+    diff_ids.append(target.bootstrap.diff_id)
+    kept = target.kept if len(layers) > 1 else [False] * len(target.kept)
+    known = len(target.known) if len(layers) > 1 else 0
+    return {
+        **{key: value for key, value in source.items() if key not in ("history", "rootfs")},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": _history(source, kept, known),
+    }
+
+
+def _history(config: Mapping[str, Any], kept: Sequence[bool], known: int) -> list[dict[str, Any]]:
+    """The source's history, if it tells of as many layers as there are, and our layers'."""
+    told = config.get("history")
+    entries = [dict(entry) for entry in told or () if isinstance(entry, dict)]
+    filled = [entry for entry in entries if not entry.get("empty_layer")]
+    if len(filled) == len(kept):
+        for entry, has_blob in zip(filled, kept, strict=True):
+            if not has_blob:
+                entry["empty_layer"] = True
+    else:
+        entries = [{"created_by": "Nydus Converter"} for has_blob in kept if has_blob]
+    own = {"created_by": "Nydus Converter", "comment": "Nydus Bootstrap Layer"}
+    if isinstance(config.get("created"), str):
+        own = {"created": config["created"], **own}
+    dictionary = {**own, "comment": "Nydus Chunk Dictionary"}
+    return [*entries, *[dictionary] * known, own]
+
+
+class _Hashing:
+    """Passes bytes on, and knows their digest and number."""
+
+    def __init__(self, sink: io.BufferedIOBase | gzip.GzipFile) -> None:
+        self.size = 0
+        self._sink = sink
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        self.size += len(data)
+        return self._sink.write(data)
+
+    def flush(self) -> None:
+        self._sink.flush()
+
+    def digest(self) -> str:
+        return f"sha256:{self._hash.hexdigest()}"
+
+
+def _add(archive: _Hashing, name: str, content: io.BufferedIOBase, size: int) -> None:
+    archive.write(_tar_header(name, 0o444, size))
+    while piece := content.read(_PIECE):
+        archive.write(piece)
+    archive.write(bytes(-size % tarfile.BLOCKSIZE))
+
+
+def _tar_header(name: str, mode: int, size: int | None) -> bytes:
+    """The header of a file, or of a directory if there is no size."""
+    member = tarfile.TarInfo(name)
+    member.mode = mode
+    if size is None:
+        member.type = tarfile.DIRTYPE
+    else:
+        member.size = size
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def encode_json(document: object) -> bytes:
+    """The same bytes for the same document."""
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()

@@ -1,0 +1,169 @@
+"""A Nydus image published anew with another tree or other blobs; what stays is not sent again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fs.format.blobtable import STARTUP_FEATURES
+from fs.format.errors import UsageError, local_errors
+from fs.registry.copying import copy_blob, referred_layers
+from fs.registry.descriptor import Descriptor, describe
+from fs.registry.manifest import NYDUS_BLOB_ANNOTATION, find_bootstrap_layer
+from fs.registry.mediatypes import NYDUS_BLOB, OCI_CONFIG, OCI_MANIFEST
+from fs.registry.store import Image, ImageWriter
+from nydusify.blobs.layer_blob import Blob
+from nydusify.bootstraps import Stack
+from nydusify.opened import OpenedImage
+from nydusify.outputs.publish import BootstrapLayer, make_bootstrap_layer
+from nydusify.report import Progress
+
+_STARTUP_ANNOTATION = "containerd.io/snapshot/nydus-separated-blob-with-prefetch-files"
+
+
+class Republished(NamedTuple):
+    """`size` is all that the image refers to, `pushed` what of it is new, in bytes."""
+
+    manifest: Descriptor
+    size: int
+    pushed: int
+
+
+def republish(
+    opened: OpenedImage,
+    stack: Stack,
+    new_blobs: Sequence[Blob],
+    writer: ImageWriter,
+    work: Path,
+    progress: Progress,
+    *,
+    comment: str,
+    config: Mapping[str, Any] | None = None,
+    annotations: Mapping[str, str] | None = None,
+) -> Republished:
+    """Push `opened` with the tree and blobs of `stack`, the tag last.
+
+    The blobs of `stack` are layers of the image or files of `new_blobs`. `config` takes the
+    place of the image's; what it tells of layers is replaced. `annotations` go to the
+    bootstrap layer.
+    """
+    image, reader = opened.image, opened.reader
+    if image is None or reader is None:
+        raise UsageError(f"{opened.name}: a bare bootstrap; name the whole image")
+    files = {blob.record.blob_id: blob for blob in new_blobs}
+    bootstrap = _bootstrap_layer(opened, stack, files, work)
+    if annotations:
+        told = {**bootstrap.descriptor.annotations, **annotations}
+        bootstrap = bootstrap._replace(
+            descriptor=Descriptor(
+                bootstrap.descriptor.media_type,
+                bootstrap.descriptor.digest,
+                bootstrap.descriptor.size,
+                told,
+            )
+        )
+    layers = []
+    pushed = bootstrap.descriptor.size
+    for record in stack.blobs:
+        if record.blob_id in files:
+            layer = blob_layer(files[record.blob_id])
+            progress.step(f"pushing {layer.digest[:19]}", layer.size)
+            writer.push_blob(layer, files[record.blob_id].path, progress.advance)
+            pushed += layer.size
+        elif record.blob_id in opened.blob_layers:
+            layer = opened.blob_layers[record.blob_id]
+            progress.step(f"copying {layer.digest[:19]}", layer.size)
+            copy_blob(layer, reader, writer, progress.advance)
+            for original in referred_layers([layer], reader):
+                copy_blob(original, reader, writer, progress.advance)
+        else:  # kept elsewhere
+            continue
+        layers.append(layer)
+    writer.push_blob(bootstrap.descriptor, bootstrap.path)
+    raw_config = _json(_config(image, config or image.config.document, layers, bootstrap, comment))
+    described = describe(raw_config, OCI_CONFIG)
+    writer.push_blob(described, raw_config)
+    layers.append(bootstrap.descriptor)
+    raw = _json(_manifest(image, described, layers))
+    manifest = writer.push_manifest(raw, OCI_MANIFEST, tag=True)
+    size = len(raw) + described.size + sum(layer.size for layer in layers)
+    return Republished(manifest, size, pushed + described.size + len(raw))
+
+
+def _bootstrap_layer(
+    opened: OpenedImage, stack: Stack, files: Mapping[str, Blob], work: Path
+) -> BootstrapLayer:
+    path = work / "new.boot"
+    stack.write(path)
+    blobs = []
+    for record in stack.blobs:
+        if record.blob_id in files:
+            blobs.append(files[record.blob_id])
+            continue
+        meta = opened.path.with_name(f"{record.blob_id}.blob.meta")
+        with local_errors(meta):
+            blobs.append(Blob(opened.path, record, meta.read_bytes() if meta.exists() else b""))
+    return make_bootstrap_layer(path, blobs, work / "new.tar.gz")
+
+
+def blob_layer(blob: Blob) -> Descriptor:
+    """The layer that a blob file is."""
+    digest = f"sha256:{blob.record.blob_id}"
+    annotations = {NYDUS_BLOB_ANNOTATION: "true"}
+    if blob.record.features & STARTUP_FEATURES:
+        annotations[_STARTUP_ANNOTATION] = "true"
+    return Descriptor(NYDUS_BLOB, digest, blob.record.compressed_size, annotations)
+
+
+def _manifest(image: Image, config: Descriptor, layers: Sequence[Descriptor]) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": config.to_json(),
+        "layers": [layer.to_json() for layer in layers],
+    }
+    if image.manifest.annotations:
+        document["annotations"] = dict(image.manifest.annotations)
+    return document
+
+
+def _config(
+    image: Image,
+    source: Mapping[str, Any],
+    layers: Sequence[Descriptor],
+    bootstrap: BootstrapLayer,
+    comment: str,
+) -> dict[str, Any]:
+    diff_ids = [*(layer.digest for layer in layers), bootstrap.diff_id]
+    return {
+        **{key: value for key, value in source.items() if key not in ("history", "rootfs")},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": _history(image, source, layers, comment),
+    }
+
+
+def _history(
+    image: Image, source: Mapping[str, Any], layers: Sequence[Descriptor], comment: str
+) -> list[dict[str, Any]]:
+    """The image's; layers that are gone left nothing, new ones come before the bootstrap's."""
+    told = source.get("history")
+    entries = [dict(entry) for entry in told or () if isinstance(entry, dict)]
+    filled = [entry for entry in entries if not entry.get("empty_layer")]
+    old = image.manifest.layers
+    kept = {layer.digest for layer in layers}
+    new = [layer for layer in layers if layer.digest not in {each.digest for each in old}]
+    own = [{"created_by": "Nydus Converter", "comment": comment} for _ in new]
+    if len(filled) != len(old) or find_bootstrap_layer(image.manifest) is not old[-1]:
+        last = {"created_by": "Nydus Converter", "comment": "Nydus Bootstrap Layer"}
+        return [{"created_by": "Nydus Converter"} for _ in layers] + [last]
+    for entry, layer in zip(filled[:-1], old[:-1], strict=True):
+        if layer.digest not in kept:
+            entry["empty_layer"] = True
+    at = entries.index(filled[-1])
+    return [*entries[:at], *own, *entries[at:]]
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
