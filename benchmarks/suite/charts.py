@@ -155,8 +155,9 @@ def _grouped(
                          color=_COLORS.get(mode))  # fmt: skip
         panel.bar_label(bars, ["" if v is None else f"{v:.1f}" for v in row], fontsize=6, padding=1)
     panel.set_xticks(range(len(labels)), labels)
-    panel.set(ylabel=unit, title=title)
-    panel.legend(frameon=False)
+    panel.set(ylabel=unit)
+    panel.set_title(title, pad=26)
+    panel.legend(frameon=False, ncols=4, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     return _finished(figure, (), note)
 
 

@@ -19,7 +19,6 @@ from fs import mounts
 
 #: containerd's resolver says so with --debug.
 _RESOLVED = r"msg=resolved"
-_CONTAINER = "startup"
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Containerd:
 def ctr_plan(place: Place, address: Path, pull: list[str], *extra: str) -> Plan:
     """How an image is run by ctr, once `pull` has it; `extra` are options of a snapshotter."""
     ctr = ["ctr", "--address", str(address)]
-    reference, tree = pull[-1], place.work / "tree"
+    reference, tree, name = pull[-1], place.work / "tree", place.work.name
     tree.mkdir()
     options = [*extra, "--net-host"]
     for setting in place.subject.recipe.run.environment:
@@ -52,19 +51,22 @@ def ctr_plan(place: Place, address: Path, pull: list[str], *extra: str) -> Plan:
     for source, target in place.subject.shown():
         options += ["--mount", f"type=bind,src={source},dst={target},options=rbind:ro"]
     words = place.subject.command()
-    create = [*ctr, "container", "create", *options, reference, _CONTAINER, *words]
+    create = [*ctr, "container", "create", *options, reference, name, *words]
     return Plan(
         [Step("pull", pull, {"resolve": _RESOLVED})],
-        [*ctr, "task", "start", _CONTAINER],
-        [Step("create", create), Step("show", _shown_snapshot([*ctr, "snapshot", *extra], tree))],
+        [*ctr, "task", "start", name],
+        [
+            Step("create", create),
+            Step("show", _shown_snapshot([*ctr, "snapshot", *extra], tree, name)),
+        ],
         tree,
         [Step("create", create)],
     )
 
 
-def _shown_snapshot(ctr: list[str], tree: Path) -> list[str]:
+def _shown_snapshot(ctr: list[str], tree: Path, name: str) -> list[str]:
     """The container's snapshot at `tree`, by the mount command that ctr prints."""
-    return ["sh", "-c", f'eval "$("$@" mounts "$0" {_CONTAINER})"', str(tree), *ctr]
+    return ["sh", "-c", f'eval "$("$@" mounts "$0" {name})"', str(tree), *ctr]
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,12 @@ class Podman:
         podman = ["env", *_podman_environment(work, short), "podman", *_podman_options(work, short)]
         pull = ["--quiet", "--tls-verify=false", "--signature-policy", str(work / "policy.json")]
         subject = place.subject
-        options = [*run_options(subject.recipe), "--network", "host", "--name", _CONTAINER]
+        options = [*run_options(subject.recipe), "--network", "host", "--name", work.name]
         options.remove("--rm")
         try:
             yield Plan(
                 [Step("pull", [*podman, "pull", *pull, reference])],
-                [*podman, "start", "--attach", "--interactive", _CONTAINER],
+                [*podman, "start", "--attach", "--interactive", work.name],
                 [Step("show", _bound([*podman, "image", "mount", reference], tree))],
                 tree,
                 [Step("create",
@@ -154,7 +156,7 @@ class Native:
         lower, root = unpacked / "rootfs", bundle / "rootfs"
         layers = f"lowerdir={lower},upperdir={work / 'upper'},workdir={work / 'over'}"
         mounts.mount("overlay", root, "overlay", data=layers)
-        run = ["runc", "--root", str(work / "runc"), "run", "--bundle", str(bundle), _CONTAINER]
+        run = ["runc", "--root", str(work / "runc"), "run", "--bundle", str(bundle), work.name]
         try:
             yield Plan([], run, [], root)
         finally:

@@ -151,7 +151,8 @@ class _Bench:
 
     def _run(self, key: Key) -> tuple[Result, float]:
         start = time.monotonic()
-        work = Path(tempfile.mkdtemp(dir=self._home, prefix="run-"))
+        work = self._home / f"run{time.monotonic_ns()}"  # containers are named after it
+        work.mkdir()
         network, mode = NETWORKS[key.network], self._modes[key.mode]
         try:
             with self._way.over(network, work) as reached, Account(self._groups) as account:
