@@ -145,9 +145,18 @@ class _Bench:
                 say(f"{where}: FAILED: {error}")
                 records.add("failure", **key._asdict(), error=str(error))
                 continue
-            records.add("run", **key._asdict(), **result.fields(), load=os.getloadavg()[0])
+            fields = result.fields() | self._laziness(key, result, records)
+            records.add("run", **key._asdict(), **fields, load=os.getloadavg()[0])
             say(f"{where}: {_shown(result)} (in all {seconds:.1f} s)")
         return failed
+
+    def _laziness(self, key: Key, result: Result, records: Records) -> dict[str, bool]:
+        """Whether a lazy mode was ready with less than the whole image; the wire is the judge."""
+        mode = self._modes[key.mode]
+        if key.kind != "start" or not mode.lazy or not result.ready:
+            return {}
+        whole = next(records.of("format", image=key.image, format="plain"))["bytes"]
+        return {"lazy": result.ready.wire_bytes < whole}
 
     def _run(self, key: Key) -> tuple[Result, float]:
         start = time.monotonic()

@@ -115,7 +115,13 @@ def _starts(records: Records, network: str) -> str:
             if not lines:
                 continue
             ready = spread(values(lines, "seconds", "ready"))
-            row = [image, mode, f"{ready.median:.2f}", f"{ready.p95:.2f}"]
+            not_lazy = any(line.get("lazy") is False for line in lines)
+            row = [
+                image,
+                f"{mode} (not lazy)" if not_lazy else mode,
+                f"{ready.median:.2f}",
+                f"{ready.p95:.2f}",
+            ]
             row.append(f"{ready.median / eager:.2f}" if eager else "")
             row += [_figure(median(lines, "seconds", name), 1, 2) for name in MOMENTS[:-2]]
             row += [_figure(median(lines, "at_ready", "fetched_bytes"), 1e6, 1),

@@ -89,6 +89,7 @@ def test_small_measurement_is_recorded_and_not_done_twice(tmp_path: Path) -> Non
     run = lines[3]
     assert 0 < run["seconds"]["image"] < run["seconds"]["executed"] < run["seconds"]["ready"]
     assert run["at_ready"]["requests"] > 0
+    assert run["lazy"] is False  # all of so small an image is needed
     assert 0 < run["at_ready"]["fetched_bytes"] <= run["at_ready"]["wire_bytes"]
     assert run["at_ready"]["cpu_seconds"] > 0
     assert "| busybox | nydus |" in done.stdout

@@ -30,6 +30,14 @@ def test_table_has_medians_and_their_ratio() -> None:
     assert "commit abc" in text
 
 
+def test_lazy_mode_that_fetched_everything_is_named() -> None:
+    records = measurement([10.0], [2.0])
+    assert "not lazy" not in tables(records)
+    for line in records.of("run", mode="nydus"):
+        line["lazy"] = False
+    assert "| python | nydus (not lazy) | 2.00" in tables(records)
+
+
 def test_slower_is_what_is_beyond_the_spread() -> None:
     old = measurement([10.0, 10.2, 10.4], [1.0, 1.1, 1.2])
     new = measurement([10.1, 10.3, 12.0], [2.0, 2.1, 2.2])
