@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TypeVar
 
 import trio
@@ -175,13 +175,13 @@ async def _serve(
     directory: str,
     started: Future[tuple[Contents, trio.CancelScope]],
 ) -> None:
-    async with trio.open_nursery() as nursery:
-        store = CacheStore(directory, nursery)
-        fetcher = Fetcher(backend, outage_deadline=_PATIENCE)
-        image = Image(bootstrap, store, fetcher)
-        contents = Contents(image, trio.lowlevel.current_trio_token())
-        started.set_result((contents, nursery.cancel_scope))
-        try:
+    # Files are closed when no thread of a fetch can write to them any more.
+    with ExitStack() as closing:
+        async with trio.open_nursery() as nursery:
+            store = CacheStore(directory, nursery)
+            closing.callback(store.close, lasting=False)
+            fetcher = Fetcher(backend, outage_deadline=_PATIENCE)
+            image = Image(bootstrap, store, fetcher)
+            contents = Contents(image, trio.lowlevel.current_trio_token())
+            started.set_result((contents, nursery.cancel_scope))
             await trio.sleep_forever()
-        finally:
-            store.close(lasting=False)

@@ -1,4 +1,4 @@
-"""Charts of a measurement, by matplotlib (the extra `bench`)."""
+"""Charts of a measurement, by matplotlib."""
 
 from __future__ import annotations
 

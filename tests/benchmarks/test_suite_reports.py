@@ -74,7 +74,6 @@ def test_lazy_that_always_wins_has_no_crossover() -> None:
 
 
 def test_charts_are_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed; ./dev bench does it")
     from benchmarks.suite.charts import draw_all
     from benchmarks.suite.results import with_headline
 

@@ -147,10 +147,13 @@ def test_full_target(plain_layout: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("size", ["64k", "2764k", "2768k", "2772k", "2776k", "2800k"])
-def test_full_archive_target(plain_layout: Path, tmp_path: Path, size: str) -> None:
-    """Full at any moment, the last flush included."""
-    with small_disk(tmp_path / "disk", size) as disk:
+@pytest.mark.parametrize("lacking", [4, 8, 12, 16, 40, 2000])
+def test_full_archive_target(plain_layout: Path, tmp_path: Path, lacking: int) -> None:
+    """Full at any moment, the last flush included; `lacking` KiB of what the archive takes."""
+    whole = tmp_path / "image.tar"
+    convert(f"oci:{plain_layout}:plain", f"docker-archive:{whole}")
+    room = -(-whole.stat().st_size // 4096) * 4 - lacking
+    with small_disk(tmp_path / "disk", f"{room}k") as disk:
         done = convert(f"oci:{plain_layout}:plain", f"docker-archive:{disk / 'image.tar'}")
         assert list(disk.iterdir()) == []
     assert_refused(done, STORAGE, "No space left")
