@@ -119,6 +119,13 @@ class Place:
         finally:
             os.kill(worker, signal.SIGCONT)
 
+    def rested_worker(self) -> int:
+        """The process that answers reads, once it has done its imports and rests."""
+        pid, used = self.worker(), -1.0
+        while used != (used := processor_seconds(pid)):
+            time.sleep(0.5)
+        return pid
+
     def warm_blobs(self) -> None:
         """Bring what is in the chunk cache into the page cache."""
         for path in (self.root / "cache").rglob("*.blob.data"):

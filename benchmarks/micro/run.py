@@ -194,7 +194,7 @@ class _Measurement:
         for _ in range(self._arguments.repeats):
             place.warm_blobs()
             with place.mounted(self._tree.source) as target:
-                worker = place.worker()
+                worker = place.rested_worker()
                 before = processor_seconds(worker)
                 self._probe.pages(target, count)
                 used.append((processor_seconds(worker) - before) / count * 1e6)
