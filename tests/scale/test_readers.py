@@ -53,7 +53,8 @@ def test_two_thousand_readers_of_a_cold_cache(image: str, work: Path) -> None:
         )
         assert status["worker_pid"] == here.pid
         assert status["failed_requests"] == 0
-        assert files <= before + 8  # connections to the registry are kept
+        # Connections are kept, as many as requests may be in flight: for readers, ahead, prefetch.
+        assert files <= before + 16 + 4 + 2
         assert peak_memory(here.pid) < 200 * MIB
 
 
