@@ -23,9 +23,9 @@ from benchmarks.isolation import isolate, left_behind
 from benchmarks.measure import program, run_to_end
 from benchmarks.record import machine
 from fs.format.bootstrap import Bootstrap
+from fs.image.trace import Paths, Touch, read_trace
 from fs.registry.store import StoreOptions
-from fs.trace import Paths, Touch, read_trace
-from nydusify.opened import ImagePlace, OpenedImage, open_image
+from nydusify.images.opened import ImagePlace, OpenedImage, open_image
 from nydusify.startup.choice import guessed_set
 from nydusify.startup.recording import record
 from nydusify.startup.startup_set import StartupSet

@@ -39,7 +39,7 @@ from fs.format import codec
 from fs.format.blobtable import BlobRecord, Compressor, Digester
 from fs.format.tree import Chunk, Node
 from fs.format.writer import BootstrapOptions, write_bootstrap
-from fs.image import Image, map_bootstrap
+from fs.image.tree import Image, map_bootstrap
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d+)\Z")
 _PIECE = 64 << 10

@@ -17,9 +17,9 @@ from fs.cache.fetch import Fetcher
 from fs.cache.store import CacheStore
 from fs.daemon.order import Order, default_cache_dir
 from fs.format.errors import Failure
-from fs.image import Image, map_bootstrap
-from fs.image_record import ImageRecord
-from fs.source import Resolved, open_backend, resolve
+from fs.image.record import ImageRecord
+from fs.image.source import Resolved, open_backend, resolve
+from fs.image.tree import Image, map_bootstrap
 
 Key = tuple[object, ...]
 

@@ -24,7 +24,7 @@ from fs.daemon.roster import Identity, Roster, Served
 from fs.daemon.tracing import Tracing
 from fs.drivers.instances import Driver, Instance, Instances
 from fs.format.errors import Failure, MountError
-from fs.source import Resolved
+from fs.image.source import Resolved
 
 log = logging.getLogger(__name__)
 

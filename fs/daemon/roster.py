@@ -20,7 +20,7 @@ from fs.daemon.state import read_state, write_state
 from fs.daemon.tracing import Tracing
 from fs.drivers.instances import Instance
 from fs.format.errors import MountError, NotFoundError
-from fs.source import Resolved
+from fs.image.source import Resolved
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import Any
 import trio
 
 from fs.format.errors import Failure, UsageError
-from fs.image import Image
-from fs.source import Resolved
-from fs.trace import Trace
+from fs.image.source import Resolved
+from fs.image.trace import Trace
+from fs.image.tree import Image
 
 log = logging.getLogger(__name__)
 

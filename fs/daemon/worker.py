@@ -31,7 +31,7 @@ from fs.drivers.erofs import ErofsDriver
 from fs.drivers.flat import FlatFiles
 from fs.drivers.instances import BLOBS, Driver, Instances
 from fs.format.errors import MountError
-from fs.image import Image
+from fs.image.tree import Image
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from fs.format.blobtable import BlobFeature, BlobRecord, Digester
 from fs.format.errors import Failure, MountError
 from fs.format.tree import Chunk, Node
 from fs.format.writer import BootstrapOptions, write_bootstrap
-from fs.image import Image
+from fs.image.tree import Image
 
 log = logging.getLogger(__name__)
 

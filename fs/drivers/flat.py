@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from fs.cache.blob import Data
 from fs.format.bootstrap import DirEntry, Inode
 from fs.format.errors import NotFoundError
-from fs.image import Image
+from fs.image.tree import Image
 
 ROOT = 1
 PROBE = 2

@@ -20,7 +20,7 @@ import trio
 from fs.cache.blob import Data
 from fs.format.bootstrap import DirEntry, Inode
 from fs.format.errors import FormatError, NotFoundError
-from fs.image import Image
+from fs.image.tree import Image
 
 ROOT = 1
 _NID_BITS = 40

@@ -18,7 +18,7 @@ from pyfuse3 import FUSEError
 from fs.drivers import wire
 from fs.drivers.flat import instance_of
 from fs.drivers.instances import BLOBS, ROOT, Instances
-from fs.image import unmap_pages
+from fs.image.tree import unmap_pages
 
 _ENTRIES_KEPT = 4096
 #: Inodes that are looked at between two times that pages of bootstraps are let go.

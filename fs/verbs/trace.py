@@ -8,8 +8,8 @@ import os
 import sys
 
 from fs.format.errors import Failure
-from fs.image import map_bootstrap
-from fs.trace import Heading, Paths, Touch, read_trace
+from fs.image.trace import Heading, Paths, Touch, read_trace
+from fs.image.tree import map_bootstrap
 
 
 def run(arguments: argparse.Namespace) -> int:

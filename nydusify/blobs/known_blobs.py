@@ -16,7 +16,7 @@ from fs.format.errors import UsageError, local_errors
 from fs.registry.copying import copy_blob
 from nydusify.blobs.chunk_dictionary import ChunkDictionary
 from nydusify.blobs.layer_blob import Blob
-from nydusify.opened import ImagePlace, OpenedImage, open_image
+from nydusify.images.opened import ImagePlace, OpenedImage, open_image
 from nydusify.options import ConvertOptions
 from nydusify.outputs.publish import Destination, blob_layer, push_blob
 from nydusify.report import Progress

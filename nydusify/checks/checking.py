@@ -14,9 +14,9 @@ from fs.backend.blobs import checked_name
 from fs.backend.directory import DirectoryBackend
 from fs.backend.image import ImageBackend
 from fs.cache.fetch import Ranges
-from fs.contents import Contents, open_contents
 from fs.format.errors import Failure, PlainImageError, local_errors
 from fs.format.tree import Node
+from fs.image.contents import Contents, open_contents
 from fs.registry.descriptor import Descriptor
 from fs.registry.manifest import NYDUS_BOOTSTRAP_ANNOTATION, find_bootstrap_layer
 from fs.registry.remote import RegistryReader
@@ -25,8 +25,8 @@ from fs.tar.stream import LayerStream
 from nydusify.checks import blobs, filesystem, manifest
 from nydusify.checks.bootstrap import check_bootstrap
 from nydusify.checks.findings import Findings
+from nydusify.images.opened import ImagePlace, OpenedImage, open_image
 from nydusify.layers.sources import open_source
-from nydusify.opened import ImagePlace, OpenedImage, open_image
 from nydusify.report import Progress
 from nydusify.workplace import workplace
 

@@ -12,10 +12,10 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 
-from fs.contents import Contents
 from fs.format.bootstrap import Bootstrap, Inode
 from fs.format.tree import Chunk, Node
 from fs.format.walk import walk
+from fs.image.contents import Contents
 from fs.tar.entry import pieces
 from nydusify.checks.findings import Findings
 from nydusify.layers.layer import Layer

@@ -9,11 +9,11 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Iterator
 
-from fs.contents import Contents
 from fs.format.bootstrap import Inode
 from fs.format.errors import FormatError
 from fs.format.tree import HOLE
 from fs.format.walk import walk
+from fs.image.contents import Contents
 from fs.tar.entry import HARD_LINK, Entry, Segments
 
 #: Bytes of a file's holes that are worth telling of.

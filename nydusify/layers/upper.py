@@ -20,10 +20,10 @@ from fs.format.tree import Node
 from fs.tar.entry import HARD_LINK, Entry
 from nydusify.blobs.chunk_dictionary import ChunkDictionary
 from nydusify.blobs.layer_blob import Blob
-from nydusify.conversion import convert_layers
 from nydusify.layers.layer import Layer
 from nydusify.layers.rootfs import RootfsEntries
 from nydusify.layers.sources import Entries, SourceLayer
+from nydusify.operations.image_conversion import convert_layers
 from nydusify.options import ConvertOptions
 from nydusify.report import Progress
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from fs.contents import Contents
 from fs.format.blobtable import BlobFeature
 from fs.format.erofs import device_slots
 from fs.format.errors import FormatError, UsageError, local_errors
 from fs.format.walk import load_tree
 from fs.format.writer import BootstrapOptions, write_bootstrap
-from fs.image import map_bootstrap
-from nydusify.opened import ImagePlace, OpenedImage, open_image
+from fs.image.contents import Contents
+from fs.image.tree import map_bootstrap
+from nydusify.images.opened import ImagePlace, OpenedImage, open_image
 from nydusify.outputs.verity import Verity, append_hash_tree
 from nydusify.outputs.whole_file import new_file
 from nydusify.report import Progress

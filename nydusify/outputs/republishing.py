@@ -15,8 +15,8 @@ from fs.registry.manifest import NYDUS_BLOB_ANNOTATION, find_bootstrap_layer
 from fs.registry.mediatypes import NYDUS_BLOB, OCI_CONFIG, OCI_MANIFEST
 from fs.registry.store import Image, ImageWriter
 from nydusify.blobs.layer_blob import Blob
-from nydusify.bootstraps import Stack
-from nydusify.opened import OpenedImage
+from nydusify.images.bootstraps import Stack
+from nydusify.images.opened import OpenedImage
 from nydusify.outputs.publish import BootstrapLayer, make_bootstrap_layer
 from nydusify.report import Progress
 

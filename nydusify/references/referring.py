@@ -23,10 +23,10 @@ from fs.registry.descriptor import Descriptor
 from fs.registry.store import ImageReader
 from nydusify.blobs.layer_blob import Blob
 from nydusify.blobs.unused import drop_unused
-from nydusify.conversion import Converted, write_bootstrap_file
 from nydusify.layers.layer import Layer
 from nydusify.layers.merge import apply
 from nydusify.layers.sources import SourceImage, SourceLayer
+from nydusify.operations.image_conversion import Converted, write_bootstrap_file
 from nydusify.options import ConvertOptions
 from nydusify.outputs.publish import Destination, Target, make_bootstrap_layer, publish
 from nydusify.references.reference_layer import Contents, Reference, ReferenceLayer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fs.contents import Contents
+from fs.image.contents import Contents
 from fs.registry.config import ImageConfig
 from nydusify.startup.files import ImageFiles
 from nydusify.startup.guess import guess

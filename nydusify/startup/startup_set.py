@@ -21,7 +21,7 @@ from fs.format.bootstrap import Bootstrap
 from fs.format.chunktable import ChunkTable
 from fs.format.errors import FormatError, NotFoundError, StorageError, local_errors
 from fs.format.tree import HOLE
-from fs.trace import Touch
+from fs.image.trace import Touch
 
 _LIST_LIMIT = 64 << 20
 _MAX_LINKS = 40

@@ -6,7 +6,7 @@ import os
 
 from fs.format.bootstrap import Bootstrap
 from fs.format.errors import UsageError
-from fs.trace import Paths, read_trace
+from fs.image.trace import Paths, read_trace
 
 
 def touched_files(bootstrap: Bootstrap, trace: str) -> set[bytes]:

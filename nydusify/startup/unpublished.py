@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from fs.backend.blobs import BlobBackend
 from fs.backend.config import open_configured
 from fs.backend.image import ImageBackend
-from fs.contents import Contents, open_contents
 from fs.format.errors import VerifyError, local_errors
-from fs.image import map_bootstrap
+from fs.image.contents import Contents, open_contents
+from fs.image.tree import map_bootstrap
 from fs.registry.config import ImageConfig, parse_config
 from fs.registry.store import open_reader
 from nydusify.blobs.layer_blob import Blob

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print what was found; a Failure if anything is wrong."""
-    from nydusify.opened import ImagePlace
+    from nydusify.images.opened import ImagePlace
 
     target = words.image_place(arguments)
     source = None

@@ -37,8 +37,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--min-images is from 1 to the number of images, which is {len(names)}")
     from dataclasses import asdict
 
-    from nydusify.dictionary import generate
-    from nydusify.opened import ImagePlace
+    from nydusify.images.opened import ImagePlace
+    from nydusify.operations.dictionary import generate
     from nydusify.report import size_text
 
     store = words.store_of(arguments, "source")

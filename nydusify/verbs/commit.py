@@ -39,8 +39,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("--upper goes with --source, the image below it")
     from dataclasses import asdict
 
-    from nydusify.committing import Container, commit, find_container
-    from nydusify.opened import ImagePlace
+    from nydusify.images.opened import ImagePlace
+    from nydusify.operations.committing import Container, commit, find_container
     from nydusify.report import size_text
 
     if arguments.upper is not None:

@@ -19,7 +19,7 @@ from fs.format.errors import UsageError, local_errors
 from nydusify.verbs import words
 
 if TYPE_CHECKING:
-    from nydusify.compaction import CompactOptions
+    from nydusify.operations.compaction import CompactOptions
 
 _SETTINGS = ("min_used_ratio", "compact_blob_size", "max_compact_size", "layers_to_compact")
 
@@ -54,8 +54,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("--bootstrap goes with --output-bootstrap")
     from dataclasses import asdict
 
-    from nydusify.compaction import compact_files, compact_image
-    from nydusify.opened import ImagePlace
+    from nydusify.images.opened import ImagePlace
+    from nydusify.operations.compaction import compact_files, compact_image
     from nydusify.report import size_text
 
     options = _options(arguments)
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> CompactOptions:
-    from nydusify.compaction import CompactOptions
+    from nydusify.operations.compaction import CompactOptions
 
     told: dict[str, Any] = {}
     if arguments.config is not None:

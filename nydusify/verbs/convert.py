@@ -31,8 +31,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.reverse:
         _reverse(arguments)
         return
-    from nydusify.images import convert
     from nydusify.interruption import Unwinding
+    from nydusify.operations.conversion import convert
     from nydusify.report import open_progress, table, write_json
     from nydusify.verbs.convert_options import convert_options
 
@@ -51,10 +51,10 @@ def run(arguments: argparse.Namespace) -> None:
 def _reverse(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
+    from nydusify.images.opened import ImagePlace
     from nydusify.interruption import Unwinding
-    from nydusify.opened import ImagePlace
+    from nydusify.operations.reverse import reverse
     from nydusify.report import open_progress
-    from nydusify.reverse import reverse
     from nydusify.verbs.convert_options import convert_options
 
     options = convert_options(arguments)

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from fs.registry.platform import parse_platform
-    from nydusify.copying import copy, place_of
+    from nydusify.operations.copying import copy, place_of
     from nydusify.report import size_text
 
     platforms = None

@@ -23,7 +23,7 @@ from fs.format.errors import Failure, UsageError
 from nydusify.verbs import words
 
 if TYPE_CHECKING:
-    from nydusify.inspection import Answer, Inspector
+    from nydusify.images.inspection import Answer, Inspector
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,10 +49,10 @@ def run(arguments: argparse.Namespace) -> None:
     from nydusify.workplace import workplace
 
     with workplace(words.work_dir(arguments)) as work:
-        from nydusify.opened import open_image
+        from nydusify.images.opened import open_image
 
         with open_image(place, work) as opened:
-            from nydusify.inspection import Inspector
+            from nydusify.images.inspection import Inspector
 
             if arguments.request is not None:
                 _print(Inspector(opened.bootstrap).ask(arguments.request))
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
             if arguments.interactive:
                 _converse(Inspector(opened.bootstrap))
                 return
-            from nydusify.overview import add_layers, look_at, text
+            from nydusify.images.overview import add_layers, look_at, text
 
             view = look_at(opened, arguments.top, arguments.trace)
         if arguments.source is not None:

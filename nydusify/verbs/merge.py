@@ -21,7 +21,7 @@ from nydusify.verbs import words
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nydusify.merging import LayerBlob
+    from nydusify.operations.merging import LayerBlob
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from nydusify.merging import merge
+    from nydusify.operations.merging import merge
 
     done = merge(
         arguments.sources,
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _overrides(arguments: argparse.Namespace) -> list[LayerBlob]:
-    from nydusify.merging import LayerBlob
+    from nydusify.operations.merging import LayerBlob
 
     count = len(arguments.sources)
     ids = _list(arguments.blob_digests or arguments.original_blob_ids, count, "blob ids", _hex)

@@ -23,7 +23,7 @@ from fs.format.errors import UsageError
 from nydusify.verbs import words
 
 if TYPE_CHECKING:
-    from nydusify.optimization import OptimizeOptions
+    from nydusify.operations.optimization import OptimizeOptions
     from nydusify.startup.readiness import Ready
     from nydusify.startup.recording import Recording
 
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from fs.format.errors import local_errors
-    from nydusify.optimization import optimize
+    from nydusify.operations.optimization import optimize
 
     with words.working() as progress:
         done = optimize(options, progress)
@@ -85,8 +85,8 @@ def _options(arguments: argparse.Namespace) -> OptimizeOptions:
         raise UsageError("--threads must be 1 or more")
     if not arguments.record and _is_told_how(arguments):
         raise UsageError("what is started, and when it is ready, is for --record")
-    from nydusify.opened import ImagePlace
-    from nydusify.optimization import OptimizeOptions
+    from nydusify.images.opened import ImagePlace
+    from nydusify.operations.optimization import OptimizeOptions
 
     source = ImagePlace(
         arguments.source,

@@ -21,7 +21,7 @@ from nydusify.verbs import words
 
 if TYPE_CHECKING:
     from fs.backend.config import BackendConfig
-    from nydusify.packing import Packed, PackOptions
+    from nydusify.operations.packing import Packed, PackOptions
 
 COMPRESSORS = ("zstd", "lz4_block", "gzip", "none")
 
@@ -81,8 +81,8 @@ def pack_options(
     backend: BackendConfig | None = None,
 ) -> PackOptions:
     from fs.format.blobtable import Compressor
+    from nydusify.operations.packing import PackOptions
     from nydusify.options import ConvertOptions, parse_chunk_size
-    from nydusify.packing import PackOptions
 
     if not source.exists():
         raise UsageError(f"{source}: no such file or directory")
@@ -110,7 +110,7 @@ def pack_options(
 
 
 def build(options: PackOptions) -> Packed:
-    from nydusify.packing import pack
+    from nydusify.operations.packing import pack
 
     with words.working() as progress:
         return pack(options, progress)

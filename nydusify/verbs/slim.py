@@ -37,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from nydusify.opened import ImagePlace
+    from nydusify.images.opened import ImagePlace
+    from nydusify.operations.slimming import by_directory, slim
     from nydusify.report import size_text
-    from nydusify.slimming import by_directory, slim
 
     source = ImagePlace(
         arguments.source, words.platform(arguments), words.store_of(arguments, "source")

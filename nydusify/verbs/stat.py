@@ -36,8 +36,8 @@ def run(arguments: argparse.Namespace) -> None:
     given = [*arguments.images, *([arguments.bootstrap] if arguments.bootstrap else [])]
     if not given and arguments.blob_dir is None:
         raise UsageError("name an image, --bootstrap FILE or --blob-dir DIR")
-    from nydusify.opened import ImagePlace, open_image
-    from nydusify.statistics import Statistics
+    from nydusify.images.opened import ImagePlace, open_image
+    from nydusify.images.statistics import Statistics
     from nydusify.workplace import workplace
 
     store, platform = words.store_of(arguments), words.platform(arguments)

@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("--output -: standard output is a terminal, or wanted for --json")
     from dataclasses import asdict
 
+    from nydusify.operations.unpacking import unpack
     from nydusify.report import size_text
-    from nydusify.unpacking import unpack
 
     with words.working() as progress:
         done = unpack(

@@ -16,7 +16,7 @@ from nydusify.verbs.access import add_access_arguments, store_options
 if TYPE_CHECKING:
     from fs.registry.platform import Platform
     from fs.registry.store import StoreOptions
-    from nydusify.opened import ImagePlace
+    from nydusify.images.opened import ImagePlace
     from nydusify.report import Progress
 
 
@@ -102,7 +102,7 @@ def platform(arguments: argparse.Namespace) -> Platform | None:
 
 def image_place(arguments: argparse.Namespace, name: str | None = None) -> ImagePlace:
     """The image that the arguments of `add_image` name; UsageError unless it is one."""
-    from nydusify.opened import ImagePlace
+    from nydusify.images.opened import ImagePlace
 
     given = [name, arguments.image, arguments.bootstrap, arguments.target]
     named = [each for each in given if each is not None]

@@ -15,7 +15,7 @@ from fs.cache.blob import BlobCache
 from fs.cache.fetch import Fetcher
 from fs.cache.store import CacheStore
 from fs.format.chunktable import ChunkTable
-from fs.image import map_bootstrap
+from fs.image.tree import map_bootstrap
 from tests.image.build import BuiltImage
 
 

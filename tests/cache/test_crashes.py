@@ -22,7 +22,7 @@ from fs.cache import files, inventory, state
 from fs.cache.claims import Claims
 from fs.cache.eviction import evict
 from fs.format.chunktable import ChunkTable
-from fs.image import map_bootstrap
+from fs.image.tree import map_bootstrap
 from tests.cache.engine import Engine, engine
 from tests.image.build import BuiltImage, build_image
 

@@ -10,7 +10,7 @@ import trio
 
 from fs.format import codec
 from fs.format.chunktable import ChunkTable
-from fs.image import map_bootstrap
+from fs.image.tree import map_bootstrap
 from tests.cache.engine import engine
 from tests.image.build import BuiltImage, build_image, sample_tree
 

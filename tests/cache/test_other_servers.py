@@ -16,10 +16,10 @@ from fs.cache.fetch import Fetcher
 from fs.cache.store import CacheStore
 from fs.daemon.order import MountOptions
 from fs.format.errors import Failure, UnreachableError, VerifyError
-from fs.image import map_bootstrap
+from fs.image.source import open_backend
+from fs.image.tree import map_bootstrap
 from fs.registry.retry import RetryPolicy
 from fs.registry.store import StoreOptions
-from fs.source import open_backend
 from tests.image.build import BuiltImage
 from tests.image.publish import publish
 from tests.parts.registry import Registry, start_registry

@@ -17,7 +17,7 @@ from fs.cache.prefetch import Prefetch, ranges
 from fs.format import chunkmap
 from fs.format.chunktable import ChunkTable
 from fs.format.errors import UnreachableError, UsageError
-from fs.image import map_bootstrap
+from fs.image.tree import map_bootstrap
 from tests.cache.engine import gate
 from tests.cache.imaging import Opened, delay, opened
 from tests.image.build import BuiltImage, build_image

@@ -15,7 +15,7 @@ from fs.backend.directory import DirectoryBackend
 from fs.cache.fetch import Fetcher
 from fs.format.chunktable import ChunkRow, ChunkTable
 from fs.format.errors import NotFoundError
-from fs.image import map_bootstrap
+from fs.image.tree import map_bootstrap
 from tests.cache.engine import Counting, engine, gate
 from tests.image.build import BuiltImage, build_image
 

@@ -12,8 +12,8 @@ import pytest
 from fs.daemon import control
 from fs.daemon.launch import MountOptions
 from fs.format.errors import Failure, FormatError, UsageError
-from fs.image import map_bootstrap
-from fs.trace import Paths, read_trace
+from fs.image.trace import Paths, read_trace
+from fs.image.tree import map_bootstrap
 from tests.daemon.mounting import Place, eventually, nydus_fs
 from tests.image.build import BuiltImage
 

@@ -29,7 +29,7 @@ from fs.drivers.flat import FlatFiles
 from fs.drivers.instances import BLOBS, Instance, Instances
 from fs.format.bootstrap import Inode
 from fs.format.errors import Failure, NotFoundError
-from fs.image import Image, map_bootstrap
+from fs.image.tree import Image, map_bootstrap
 
 
 class Options(NamedTuple):

@@ -19,7 +19,7 @@ from fs.drivers import wire
 from fs.drivers.flat import FlatFiles
 from fs.drivers.instances import BLOBS, Instances
 from fs.format.errors import NotFoundError
-from fs.image import Image
+from fs.image.tree import Image
 
 pytestmark = pytest.mark.root  # the library wants to see /dev/fuse's group of options
 

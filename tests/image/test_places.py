@@ -9,8 +9,8 @@ import pytest
 
 from fs.daemon.order import MountOptions
 from fs.format.errors import NotFoundError, UsageError
+from fs.image.source import open_backend, resolve
 from fs.registry.store import StoreOptions
-from fs.source import open_backend, resolve
 from tests.image.build import BuiltImage, build_image, sample_tree
 from tests.image.publish import publish
 from tests.parts.registry import Registry, start_registry

@@ -19,8 +19,8 @@ from fs.format.errors import (
     UsageError,
     VerifyError,
 )
+from fs.image.source import open_backend, resolve
 from fs.registry.store import StoreOptions
-from fs.source import open_backend, resolve
 from tests.image.build import BuiltImage, build_image, sample_tree
 from tests.image.publish import CONFIG, bootstrap_layer, publish
 from tests.parts.registry import Registry, free_port

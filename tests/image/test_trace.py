@@ -13,8 +13,8 @@ import trio
 
 from fs.format.bootstrap import Bootstrap
 from fs.format.errors import FormatError, NotFoundError
-from fs.image import map_bootstrap
-from fs.trace import FORMAT, Heading, Paths, Touch, Trace, read_trace
+from fs.image.trace import FORMAT, Heading, Paths, Touch, Trace, read_trace
+from fs.image.tree import map_bootstrap
 from tests.image.build import BuiltImage, build_image
 
 _BLOCK = 4096

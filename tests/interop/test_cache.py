@@ -11,7 +11,7 @@ import trio
 from fs.backend.directory import DirectoryBackend
 from fs.cache.fetch import Fetcher
 from fs.cache.store import CacheStore
-from fs.image import map_bootstrap
+from fs.image.tree import map_bootstrap
 from tests.cache.engine import Counting
 from tests.interop.test_nydus import created, nydusd, tree
 from tests.parts.trees import scan

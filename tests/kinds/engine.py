@@ -12,7 +12,7 @@ import trio
 from fs.backend.directory import DirectoryBackend
 from fs.cache.fetch import Fetcher
 from fs.cache.store import CacheStore
-from fs.image import Image, map_bootstrap
+from fs.image.tree import Image, map_bootstrap
 from tests.cache.engine import Counting
 
 

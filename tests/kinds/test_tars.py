@@ -12,7 +12,7 @@ from fs.cache.inventory import verify
 from fs.cache.tarball import record_of, table_of
 from fs.format.blobtable import BlobFeature, BlobRecord
 from fs.format.errors import FormatError, StorageError, VerifyError
-from fs.image import map_bootstrap
+from fs.image.tree import map_bootstrap
 from tests.kinds.engine import Opened, opened
 from tests.kinds.mounted import DRIVERS, served
 from tests.kinds.tars import image_of_tar, tarred

@@ -18,8 +18,8 @@ from fs.format.contexts import BatchContext, batch_contexts
 from fs.format.errors import VerifyError
 from fs.registry.platform import Platform
 from fs.registry.store import open_reader
-from nydusify.conversion import convert_layers, write_bootstrap_file
 from nydusify.layers.sources import open_source
+from nydusify.operations.image_conversion import convert_layers, write_bootstrap_file
 from nydusify.options import ConvertOptions
 from nydusify.report import Silence
 from tests.parts.layers import with_least_names

@@ -11,7 +11,7 @@ import pytest
 
 from fs.registry.store import open_reader
 from nydusify.cli import main
-from nydusify.opened import ImagePlace, open_image
+from nydusify.images.opened import ImagePlace, open_image
 from tests.nydusify.test_convert import publish, stack
 from tests.parts.s3_server import REGION, S3Server, start_s3
 

@@ -19,7 +19,6 @@ from fs.format.chunkinfo import ChunkFlag
 from fs.format.errors import FormatError
 from nydusify.blobs.chunk_dictionary import ChunkDictionary
 from nydusify.blobs.data_order import DataOrder
-from nydusify.conversion import convert_layers, write_bootstrap_file
 from nydusify.layers.converted_layer import (
     ConvertedLayer,
     read_converted_layer,
@@ -27,6 +26,7 @@ from nydusify.layers.converted_layer import (
 )
 from nydusify.layers.layer_conversion import LayerOptions, convert_layer
 from nydusify.layers.sources import SourceLayer, open_source
+from nydusify.operations.image_conversion import convert_layers, write_bootstrap_file
 from nydusify.options import ConvertOptions
 from nydusify.report import Silence
 from tests.nydusify.images import convert_tars

@@ -12,6 +12,7 @@ import pytest
 
 from fs.daemon.order import MountOptions
 from fs.format.errors import PlainImageError
+from fs.image.source import resolve
 from fs.registry.descriptor import Descriptor, describe
 from fs.registry.manifest import is_nydus
 from fs.registry.mediatypes import (
@@ -27,7 +28,6 @@ from fs.registry.mediatypes import (
 from fs.registry.platform import default_platform, parse_platform
 from fs.registry.referrers import fallback_tag
 from fs.registry.store import open_reader, open_writer
-from fs.source import resolve
 from nydusify.cli import main
 from tests.nydusify.images import pulled_tree
 from tests.nydusify.test_convert import assert_shows, publish, stack

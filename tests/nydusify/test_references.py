@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from fs.format.blobtable import BlobFeature
-from fs.image import map_bootstrap
+from fs.image.tree import map_bootstrap
 from fs.registry.manifest import NYDUS_REFERENCE_ANNOTATION
 from fs.registry.mediatypes import NYDUS_BLOB
 from fs.registry.store import open_reader

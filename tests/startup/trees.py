@@ -10,7 +10,7 @@ from pathlib import Path
 from fs.registry.config import ImageConfig
 from fs.registry.platform import Platform
 from nydusify.cli import main
-from nydusify.opened import ImagePlace, open_image
+from nydusify.images.opened import ImagePlace, open_image
 from nydusify.startup.files import ImageFiles
 from nydusify.startup.guess import guess
 from nydusify.startup.wanted import Want

@@ -13,7 +13,7 @@ import msgpack
 import pytest
 
 from fs.format.bootstrap import open_bootstrap
-from fs.trace import FORMAT
+from fs.image.trace import FORMAT
 from nydusify.cli import main
 from tests.nydusify.images import pull
 
@@ -79,7 +79,7 @@ def test_overview_knows_what_upper_layers_hide(images: Path, capsys: Captured) -
 
 
 def write_trace(path: Path, place: str, work: Path, *names: bytes) -> None:
-    """As fs/trace.py records it when just these files are read."""
+    """As fs/image/trace.py records it when just these files are read."""
     bootstrap, _ = pull(place, work)
     image = open_bootstrap(bootstrap.read_bytes(), place)
     heading = {"format": FORMAT, "source": place, "bootstrap": str(bootstrap),

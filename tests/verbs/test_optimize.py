@@ -11,9 +11,9 @@ import pytest
 
 from fs.format.blobtable import BlobFeature
 from fs.format.bootstrap import Bootstrap
-from fs.image import map_bootstrap
+from fs.image.tree import map_bootstrap
 from nydusify.cli import main
-from nydusify.opened import ImagePlace, open_image
+from nydusify.images.opened import ImagePlace, open_image
 from nydusify.startup.startup_set import StartupSet, find
 
 _CHUNK = 0x10000

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from fs.format.errors import UsageError
 from fs.registry.store import StoreOptions, open_writer
+from nydusify.images.opened import ImagePlace, open_image
 from nydusify.layers.entries import TreeEntries
-from nydusify.opened import ImagePlace, open_image
 from nydusify.outputs.plain import make_layer, publish_plain
 from nydusify.report import Progress, size_text
 from nydusify.workplace import workplace

@@ -17,17 +17,17 @@ from pathlib import Path
 from fs.backend.blobs import BlobBackend
 from fs.backend.directory import DirectoryBackend, FileBackend
 from fs.backend.image import ImageBackend
-from fs.contents import Contents, open_contents
 from fs.format.blobfile import find_bootstrap, read_part
 from fs.format.blobtable import INLINED_BLOB_ID
 from fs.format.bootstrap import Bootstrap
 from fs.format.errors import FormatError, PlainImageError, UsageError, local_errors
-from fs.image import map_bootstrap
+from fs.image.contents import Contents, open_contents
+from fs.image.source import local_bootstrap
+from fs.image.tree import map_bootstrap
 from fs.registry.descriptor import Descriptor
 from fs.registry.manifest import NYDUS_REFERENCE_ANNOTATION, find_bootstrap_layer
 from fs.registry.platform import Platform
 from fs.registry.store import Image, ImageReader, StoreOptions, open_reader
-from fs.source import local_bootstrap
 
 _TAIL = 64 << 10
 

@@ -8,7 +8,7 @@ The cache directory:
 
     bootstraps/<layer digest>/image.boot      whole and verified, or not there
     bootstraps/<layer digest>/<id>.blob.meta
-    images/<hash>.json                        see fs/image_record.py
+    images/<hash>.json                        see fs/image/record.py
     blobs/                                    see fs/cache/files.py
 """
 
@@ -25,7 +25,6 @@ from typing import Any, NamedTuple, Protocol
 
 from fs.backend.blobs import BlobBackend
 from fs.backend.config import load_config, open_configured
-from fs.bootstrap_layer import BOOTSTRAP, MAX_LAYER, extract
 from fs.format.errors import (
     Failure,
     FormatError,
@@ -34,8 +33,9 @@ from fs.format.errors import (
     UsageError,
     local_errors,
 )
-from fs.image import map_bootstrap
-from fs.image_record import ImageRecord
+from fs.image.bootstrap_layer import BOOTSTRAP, MAX_LAYER, extract
+from fs.image.record import ImageRecord
+from fs.image.tree import map_bootstrap
 from fs.owndir import make_own
 from fs.registry.descriptor import Descriptor
 from fs.registry.hosts import hosts_dirs

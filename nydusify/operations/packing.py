@@ -18,11 +18,11 @@ from fs.format.errors import FormatError, UsageError, local_errors
 from fs.format.writer import BootstrapOptions
 from fs.registry.store import StoreOptions
 from nydusify.blobs.layer_blob import Blob
-from nydusify.bootstraps import Stack
-from nydusify.conversion import convert_layers
+from nydusify.images.bootstraps import Stack
+from nydusify.images.opened import ImagePlace, open_image
 from nydusify.layers.sources import open_source
 from nydusify.layers.upper import convert_upper
-from nydusify.opened import ImagePlace, open_image
+from nydusify.operations.image_conversion import convert_layers
 from nydusify.options import ConvertOptions
 from nydusify.outputs.whole_file import new_file
 from nydusify.report import Progress

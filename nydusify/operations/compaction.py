@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fs.backend.blobs import BlobBackend
-from fs.contents import Contents
 from fs.format import codec
 from fs.format.blobfile import BlobOptions, build_trailer
 from fs.format.blobtable import BlobFeature, BlobRecord, Compressor, Digester
@@ -24,11 +23,12 @@ from fs.format.chunkinfo import ChunkFlag
 from fs.format.errors import FormatError, UsageError, VerifyError, local_errors
 from fs.format.tree import HOLE, Chunk
 from fs.format.writer import BootstrapOptions
+from fs.image.contents import Contents
 from fs.registry.store import StoreOptions, open_writer
 from nydusify.blobs.layer_blob import Blob, BlobBuilder
 from nydusify.blobs.stored_size import stored_size
-from nydusify.bootstraps import Stack, inodes
-from nydusify.opened import ImagePlace, OpenedImage, open_image
+from nydusify.images.bootstraps import Stack, inodes
+from nydusify.images.opened import ImagePlace, OpenedImage, open_image
 from nydusify.options import DEFAULT_BATCH_SIZE
 from nydusify.outputs.republishing import republish
 from nydusify.report import Progress

@@ -21,13 +21,13 @@ from fnmatch import translate
 from pathlib import Path
 from typing import Any
 
-from fs.contents import Contents
 from fs.format.bootstrap import Inode
 from fs.format.errors import FormatError, UsageError
+from fs.image.contents import Contents
 from fs.registry.store import Image, StoreOptions, open_writer
-from nydusify.images import convert
+from nydusify.images.opened import ImagePlace, open_image
 from nydusify.layers.entries import TreeEntries, paths
-from nydusify.opened import ImagePlace, open_image
+from nydusify.operations.conversion import convert
 from nydusify.options import ConvertOptions
 from nydusify.outputs.plain import make_layer, publish_plain
 from nydusify.report import Progress, Report

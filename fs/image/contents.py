@@ -1,6 +1,6 @@
 """An image's files and blobs read without a mount, for programs that work on whole images.
 
-The calls block; the engine that answers them (fs/image.py) runs in a thread of its own, so
+The calls block; the engine that answers them (fs/image/tree.py) runs in a thread of its own, so
 every byte is verified by its chunk's digest, and is fetched as a mount would fetch it.
 """
 
@@ -22,7 +22,7 @@ from fs.cache.store import CacheStore
 from fs.format.bootstrap import Bootstrap, Extent
 from fs.format.errors import StorageError, local_errors
 from fs.format.tree import HOLE
-from fs.image import Image
+from fs.image.tree import Image
 
 T = TypeVar("T")
 

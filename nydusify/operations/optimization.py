@@ -18,18 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from fs.contents import Contents
 from fs.format.blobfile import BlobOptions
 from fs.format.blobtable import STARTUP_FEATURES, BlobFeature
 from fs.format.bootstrap import Bootstrap
 from fs.format.errors import FormatError, UsageError, local_errors
 from fs.format.tree import Chunk, Node
+from fs.image.contents import Contents
+from fs.image.trace import read_trace
 from fs.registry.store import StoreOptions, open_writer
-from fs.trace import read_trace
 from nydusify.blobs.layer_blob import Blob, BlobBuilder
 from nydusify.blobs.unused import inodes
-from nydusify.bootstraps import Stack
-from nydusify.opened import ImagePlace, OpenedImage, open_image
+from nydusify.images.bootstraps import Stack
+from nydusify.images.opened import ImagePlace, OpenedImage, open_image
 from nydusify.options import DEFAULT_BATCH_SIZE
 from nydusify.outputs.republishing import republish
 from nydusify.report import Progress, size_text

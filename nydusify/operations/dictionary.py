@@ -28,8 +28,8 @@ from fs.registry.platform import default_platform
 from fs.registry.store import ImageWriter, StoreOptions, open_writer
 from nydusify.blobs.layer_blob import Blob
 from nydusify.blobs.stored_size import stored_size
-from nydusify.bootstraps import Stack, check_alike
-from nydusify.opened import ImagePlace, OpenedImage, open_image
+from nydusify.images.bootstraps import Stack, check_alike
+from nydusify.images.opened import ImagePlace, OpenedImage, open_image
 from nydusify.outputs.publish import make_bootstrap_layer
 from nydusify.report import Progress
 from nydusify.workplace import workplace

@@ -13,9 +13,9 @@ from fs.format.errors import FormatError, UsageError, local_errors
 from fs.format.tree import Node
 from fs.registry.platform import Platform
 from fs.registry.store import StoreOptions
-from nydusify.bootstraps import Stack, check_alike, layer_of
+from nydusify.images.bootstraps import Stack, check_alike, layer_of
+from nydusify.images.opened import ImagePlace, open_image
 from nydusify.layers.merge import apply
-from nydusify.opened import ImagePlace, open_image
 from nydusify.workplace import workplace
 
 

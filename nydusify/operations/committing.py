@@ -18,9 +18,9 @@ from fs.format.blobtable import Digester
 from fs.format.errors import FormatError, NotFoundError, UsageError
 from fs.registry.manifest import find_bootstrap_layer
 from fs.registry.store import StoreOptions, open_writer
-from nydusify.bootstraps import Stack
+from nydusify.images.bootstraps import Stack
+from nydusify.images.opened import ImagePlace, OpenedImage, open_image
 from nydusify.layers.upper import convert_upper
-from nydusify.opened import ImagePlace, OpenedImage, open_image
 from nydusify.options import ConvertOptions
 from nydusify.outputs.republishing import republish
 from nydusify.report import Progress

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from fs.contents import Contents
 from fs.format.errors import local_errors
+from fs.image.contents import Contents
+from nydusify.images.opened import ImagePlace, open_image
 from nydusify.layers.entries import TreeEntries
-from nydusify.opened import ImagePlace, open_image
 from nydusify.outputs.directory import DirectoryWriter
 from nydusify.outputs.tarball import TarWriter
 from nydusify.outputs.whole_file import new_file

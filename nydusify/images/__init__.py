@@ -1,0 +1,1 @@
+"""Nydus images opened, looked into, and put together anew from bootstraps."""
