@@ -31,8 +31,6 @@ IMAGE; everything after it is the command and its arguments.
 exit codes: that of the command; 128 + n if signal n ended it; 125 if lazyrun itself
 fails, 126 if the command cannot be executed, 127 if it is not found.
 """
-OUR_FAILURE = 125
-DEFAULT_ROOT = "/var/lib/lazyrun"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,6 +64,7 @@ def _verb(
     text: str,
     epilog: str | None = None,
 ) -> argparse.ArgumentParser:
+    from runner.state import DEFAULT_ROOT
 
     verb = verbs.add_parser(
         name,
@@ -142,6 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             protect.restart(words)
         except OSError as error:
+            from runner.exitcodes import OUR_FAILURE
+
             print(f"lazyrun: {sys.executable}: {error.strerror}", file=sys.stderr)
             return OUR_FAILURE
     from fs.reporting import reporting
@@ -151,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _ended(words: list[str]) -> int:
     from fs.format.errors import Failure
+    from runner import exitcodes
 
     runs = words[:1] == ["run"]
     try:
@@ -161,7 +163,8 @@ def _ended(words: list[str]) -> int:
         print(f"lazyrun: {failure.message}", file=sys.stderr)
         if not runs:
             return failure.exit_code
-        return failure.exit_code if failure.exit_code in (126, 127) else OUR_FAILURE
+        of_the_command = (exitcodes.CANNOT_EXECUTE, exitcodes.NOT_FOUND)
+        return failure.exit_code if failure.exit_code in of_the_command else exitcodes.OUR_FAILURE
     except KeyboardInterrupt:
         return 130
 

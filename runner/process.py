@@ -23,13 +23,10 @@ from typing import NamedTuple, NoReturn
 from fs import mounts, rootdir
 from fs.format.errors import Failure
 from runner import capabilities, init, rootfs, syscalls, terminal
-from runner.cli import OUR_FAILURE
+from runner.exitcodes import CANNOT_EXECUTE, NOT_FOUND, OUR_FAILURE
 from runner.mountplan import Step
 from runner.signals import Signals
 from runner.users import User
-
-CANNOT_EXECUTE = 126
-NOT_FOUND = 127
 
 
 class StartError(Failure):

@@ -30,6 +30,8 @@ CREATED = "created"
 RUNNING = "running"
 EXITED = "exited"
 
+DEFAULT_ROOT = "/var/lib/lazyrun"
+
 _GONE = ".gone"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 

@@ -11,11 +11,10 @@ from typing import Any
 from fs.daemon.launch import MountOptions
 from fs.format.errors import UsageError
 from runner import capabilities, mountplan, settings
-from runner.cli import DEFAULT_ROOT
 from runner.image import RunnerImages, say
 from runner.run import RunOptions, remove, sweep
 from runner.run import run as run_container
-from runner.state import EXITED, ContainerRecord, Containers
+from runner.state import DEFAULT_ROOT, EXITED, ContainerRecord, Containers
 from snapshotter.errors import SnapshotStateError
 from snapshotter.metadata import COMMITTED
 from snapshotter.store import Store

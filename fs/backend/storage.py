@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from fs.backend.config import BackendConfig, network_of
+from fs.backend.config import BackendConfig
+from fs.backend.configured import network_of
 from fs.backend.s3 import Bucket, bucket_of
 from fs.format.errors import (
     AccessError,

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from fs.backend.blobs import BlobBackend
-from fs.backend.config import load_config, open_configured
+from fs.backend.config import load_config
+from fs.backend.configured import open_configured
 from fs.format.errors import (
     Failure,
     FormatError,

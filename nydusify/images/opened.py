@@ -134,7 +134,8 @@ def _backend(place: ImagePlace) -> BlobBackend | None:
     if place.blob is not None:
         return FileBackend(place.blob)
     if place.backend_config is not None:
-        from fs.backend.config import load_config, open_configured
+        from fs.backend.config import load_config
+        from fs.backend.configured import open_configured
 
         return open_configured(load_config(place.backend_config, place.backend_type), place.store)
     return None

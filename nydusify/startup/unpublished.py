@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fs.backend.blobs import BlobBackend
-from fs.backend.config import open_configured
+from fs.backend.configured import open_configured
 from fs.backend.image import ImageBackend
 from fs.format.errors import VerifyError, local_errors
 from fs.image.contents import Contents, open_contents

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from fs.backend.blobs import BlobBackend
-from fs.backend.config import load_config, open_configured
+from fs.backend.config import load_config
+from fs.backend.configured import open_configured
 from fs.format.errors import AccessError, FormatError, NotFoundError, UnreachableError, UsageError
 from fs.registry.store import StoreOptions, open_writer
 from tests.backend.servers import blob_server

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fs.backend.blobs import BlobBackend
-from fs.backend.config import load_config, open_configured
+from fs.backend.config import load_config
+from fs.backend.configured import open_configured
 from fs.format.errors import AccessError, NotFoundError, UsageError, VerifyError
 from fs.registry.store import StoreOptions
 from tests.parts.s3_server import REGION, S3Server, start_s3
@@ -84,7 +85,8 @@ def test_without_keys(server: S3Server, tmp_path: Path) -> None:
 def test_botocore_is_loaded_only_for_signing(tmp_path: Path) -> None:
     code = """if True:
         import sys
-        from fs.backend.config import BackendConfig, open_configured
+        from fs.backend.config import BackendConfig
+        from fs.backend.configured import open_configured
         from fs.registry.store import StoreOptions
         fields = {"endpoint": "x", "region": "r", "bucket_name": "b"}
         open_configured(BackendConfig("s3", fields, ""), StoreOptions())
