@@ -32,7 +32,8 @@ from typing import NamedTuple
 from fs.cache.locks import open_file
 from fs.format import chunkmap
 from fs.format.buffer import Buffer
-from fs.format.chunktable import DIGEST_SIZE, ChunkTable
+from fs.format.chunkrow import DIGEST_SIZE
+from fs.format.chunktable import ChunkTable
 from fs.format.errors import StorageError
 
 HEADER_SIZE = 4096

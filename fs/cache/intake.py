@@ -13,7 +13,8 @@ from fs.cache.quota import Quota
 from fs.format import codec
 from fs.format.blobtable import BlobRecord, Compressor
 from fs.format.chunkinfo import IN_A_PIECE, ChunkFlag
-from fs.format.chunktable import ChunkRow, ChunkTable
+from fs.format.chunkrow import ChunkRow
+from fs.format.chunktable import ChunkTable
 from fs.format.errors import Failure, FormatError, VerifyError
 from fs.format.tree import NO_CONTEXT
 

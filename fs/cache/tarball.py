@@ -24,7 +24,8 @@ from fs.cache.files import BlobFiles
 from fs.cache.flight import Flight
 from fs.cache.quota import Quota
 from fs.format.blobtable import BlobRecord, Compressor
-from fs.format.chunktable import ChunkRow, ChunkTable
+from fs.format.chunkrow import ChunkRow
+from fs.format.chunktable import ChunkTable
 from fs.format.errors import Failure, FormatError, StorageError, UnreachableError, VerifyError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fs.format import blobmeta, codec, tarheader
 from fs.format.blobtable import DEFAULT_CHUNK_SIZE, BlobFeature, BlobRecord, Compressor, Digester
 from fs.format.buffer import Buffer
-from fs.format.chunktable import ChunkRow
+from fs.format.chunkrow import ChunkRow
 from fs.format.contexts import BatchContext, pack_batches
 from fs.format.errors import FormatError, VerifyError
 from fs.format.tree import Chunk

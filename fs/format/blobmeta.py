@@ -15,7 +15,7 @@ from fs.format import codec
 from fs.format.blobtable import MAX_CHUNK_SIZE, BlobFeature, BlobRecord
 from fs.format.buffer import Buffer
 from fs.format.chunkinfo import IN_A_PIECE, ChunkFlag
-from fs.format.chunktable import DIGEST_SIZE, ChunkRow, ChunkTable
+from fs.format.chunkrow import ChunkRow
 from fs.format.errors import FormatError
 from fs.format.tree import NO_CONTEXT
 
@@ -169,22 +169,6 @@ def _rows_v2(array: memoryview) -> Iterator[ChunkRow]:
         )
 
 
-def chunk_table_from_meta(
-    array: Buffer, header: BlobMetaHeader, blob: BlobRecord, digests: Buffer | None = None
-) -> ChunkTable:
-    """The chunks of `blob` from its uncompressed chunk information.
-
-    `digests` is the blob's digest array, 32 bytes a chunk; without it rows have none.
-    """
-    where = f"blob {blob.blob_id[:12]}: chunk information"
-    rows = chunk_rows(array, header, where)
-    if digests is not None:
-        if len(digests) != header.ci_entries * DIGEST_SIZE:
-            raise FormatError(f"{len(digests)} bytes of digests", where)
-        rows = _with_digests(rows, bytes(digests))
-    return ChunkTable(rows, blob, where)
-
-
 def chunk_rows(array: Buffer, header: BlobMetaHeader, where: str) -> Iterator[ChunkRow]:
     """The entries of an uncompressed array as they stand, by position."""
     size = header.ci_entries * header.entry_size
@@ -193,12 +177,6 @@ def chunk_rows(array: Buffer, header: BlobMetaHeader, where: str) -> Iterator[Ch
     entries = memoryview(array)[:size]
     v2 = header.features & BlobFeature.CHUNK_INFO_V2
     return _rows_v2(entries) if v2 else _rows_v1(entries)
-
-
-def _with_digests(rows: Iterable[ChunkRow], digests: bytes) -> Iterator[ChunkRow]:
-    for row in rows:
-        start = row.position * DIGEST_SIZE
-        yield row._replace(digest=digests[start : start + DIGEST_SIZE])
 
 
 def chunk_info_range(blob: BlobRecord) -> tuple[int, int]:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from fs.format.blobtable import BlobRecord, Compressor, Digester
-from fs.format.buffer import Buffer, CheckedBuffer
 from fs.format.chunktable import ChunkTable
 from fs.format.tree import HOLE
 
@@ -128,16 +127,3 @@ class Bootstrap(Protocol):
     def close(self) -> None:
         """Let go of the buffer; the object is of no use afterwards."""
         ...
-
-
-def open_bootstrap(buffer: Buffer, name: str) -> Bootstrap:
-    """Open a v6 or v5 bootstrap; `name` is what error messages call it.
-
-    FormatError when its headers are malformed or ask for what is not supported.
-    """
-    from fs.format import reader5, reader6
-
-    image = CheckedBuffer(buffer, name)
-    if reader5.is_v5(image):
-        return reader5.BootstrapV5(image)
-    return reader6.BootstrapV6(image)

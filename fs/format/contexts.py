@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from fs.format.blobmeta import BlobMetaHeader
 from fs.format.buffer import Buffer
 from fs.format.errors import FormatError
-
-if TYPE_CHECKING:
-    from fs.format.blobmeta import BlobMetaHeader
 
 _BATCH = Struct("<2I32x")
 _ZRAN = Struct("<3Q3I2B2x")

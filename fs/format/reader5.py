@@ -16,7 +16,8 @@ from fs.format.blobtable import MAX_CHUNK_SIZE, MIN_CHUNK_SIZE, BlobRecord, is_s
 from fs.format.bootstrap import DirEntry, Extent, Inode, join_extent
 from fs.format.buffer import CheckedBuffer
 from fs.format.chunkinfo import CHUNK_INFO_SIZE, ChunkFlag, ChunkInfo, iter_chunk_infos
-from fs.format.chunktable import ChunkRow, ChunkTable
+from fs.format.chunkrow import ChunkRow
+from fs.format.chunktable import ChunkTable
 from fs.format.dirents import is_allowed_name
 from fs.format.erofs import NSEC_MAX, SIZE_MAX, SYMLINK_MAX, file_type
 from fs.format.rafs6 import KNOWN_FLAGS, SuperFlag, algorithms

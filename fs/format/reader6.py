@@ -22,7 +22,8 @@ from fs.format.blobtable import (
 from fs.format.bootstrap import DirEntry, Extent, Inode, join_extent
 from fs.format.buffer import CheckedBuffer
 from fs.format.chunkinfo import iter_chunk_infos
-from fs.format.chunktable import ChunkRow, ChunkTable
+from fs.format.chunkrow import ChunkRow
+from fs.format.chunktable import ChunkTable
 from fs.format.dirents import DirBlock
 from fs.format.erofs import (
     CHUNK_BASED,

@@ -22,11 +22,13 @@ from fs.cache.store import CacheStore
 from fs.cache.tarball import record_of
 from fs.cache.whole import count_here
 from fs.format.blobtable import STARTUP_FEATURES, BlobFeature, BlobRecord
-from fs.format.bootstrap import Bootstrap, DirEntry, Extent, Inode, open_bootstrap
+from fs.format.bootstrap import Bootstrap, DirEntry, Extent, Inode
+from fs.format.chunkplaces import placed
 from fs.format.chunktable import ChunkTable
 from fs.format.errors import Failure, FormatError, NotFoundError, VerifyError
-from fs.format.pieces import WITH_PIECES, placed
+from fs.format.pieces import WITH_PIECES
 from fs.format.tree import HOLE
+from fs.format.versions import open_bootstrap
 
 #: Bootstraps that are mapped now.
 _mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()

@@ -18,7 +18,8 @@ from fs.format.blobmeta import (
 from fs.format.blobtable import BlobFeature, BlobRecord
 from fs.format.bootstrap import Bootstrap
 from fs.format.chunkinfo import ChunkFlag
-from fs.format.chunktable import DIGEST_SIZE, ChunkRow, ChunkTable
+from fs.format.chunkrow import DIGEST_SIZE, ChunkRow
+from fs.format.chunktable import ChunkTable
 from fs.format.errors import FormatError, VerifyError
 from nydusify.checks.findings import Findings
 

@@ -22,7 +22,7 @@ from typing import Any
 from fs.format.blobtable import BlobFeature, BlobRecord
 from fs.format.bootstrap import Bootstrap, Inode
 from fs.format.chunkinfo import ChunkFlag
-from fs.format.chunktable import ChunkRow
+from fs.format.chunkrow import ChunkRow
 from fs.format.errors import NotFoundError, UsageError
 from fs.format.rafs6 import SuperFlag
 from fs.format.tree import HOLE

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from fs.format.blobtable import MAX_BLOBS, BlobFeature, BlobRecord
 from fs.format.bootstrap import Bootstrap
-from fs.format.chunktable import ChunkRow
+from fs.format.chunkrow import ChunkRow
 from fs.format.errors import FormatError, UsageError
 from fs.format.tree import Chunk, Node
 from fs.format.writer import BootstrapOptions

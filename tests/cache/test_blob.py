@@ -10,7 +10,8 @@ import trio
 import trio.testing
 
 from fs.format.blobtable import BlobRecord
-from fs.format.chunktable import ChunkRow, ChunkTable
+from fs.format.chunkrow import ChunkRow
+from fs.format.chunktable import ChunkTable
 from fs.format.errors import Failure, FormatError, UnreachableError, VerifyError
 from tests.cache.engine import engine, gate
 from tests.image.build import BuiltImage

@@ -11,7 +11,8 @@ from fs.cache import plan
 from fs.cache.neighbours import Neighbours
 from fs.cache.prefetch import ranges
 from fs.format.blobtable import BlobFeature, BlobRecord
-from fs.format.chunktable import ChunkRow, ChunkTable
+from fs.format.chunkrow import ChunkRow
+from fs.format.chunktable import ChunkTable
 from fs.format.contexts import BatchContext
 from fs.format.pieces import Batches
 

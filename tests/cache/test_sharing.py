@@ -13,7 +13,8 @@ import trio.testing
 
 from fs.backend.directory import DirectoryBackend
 from fs.cache.fetch import Fetcher
-from fs.format.chunktable import ChunkRow, ChunkTable
+from fs.format.chunkrow import ChunkRow
+from fs.format.chunktable import ChunkTable
 from fs.format.errors import NotFoundError
 from fs.image.tree import map_bootstrap
 from tests.cache.engine import Counting, engine, gate

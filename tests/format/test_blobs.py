@@ -27,11 +27,13 @@ from fs.format.blobtable import (
     Digester,
     unpack_blob,
 )
-from fs.format.bootstrap import open_bootstrap
 from fs.format.chunkinfo import ChunkFlag
-from fs.format.chunktable import ChunkRow, ChunkTable
+from fs.format.chunkplaces import chunk_table_from_meta
+from fs.format.chunkrow import ChunkRow
+from fs.format.chunktable import ChunkTable
 from fs.format.contexts import ZranContext, batch_contexts, zran_contexts
 from fs.format.errors import FormatError, VerifyError
+from fs.format.versions import open_bootstrap
 from tests.format.images import BlobBuilder, Image, new_image
 
 COMPRESSORS = list(Compressor)
@@ -223,7 +225,7 @@ def test_blob_describes_itself(compressor: Compressor, v2: bool, digester: Diges
     header, array = blobmeta.read_chunk_info(blob[offset : offset + length], record)
     kept_header, kept_array = blobmeta.read_blob_meta(trailer.blob_meta, "file")
     assert (kept_header, bytes(kept_array)) == (header, array)
-    table = blobmeta.chunk_table_from_meta(array, header, record, parts["blob.digest"])
+    table = chunk_table_from_meta(array, header, record, parts["blob.digest"])
     assert len(table) == len(builder.chunks)
     for row in map(table.row, range(len(table))):
         stored = blob[row.compressed_offset : row.compressed_offset + row.compressed_size]
@@ -245,7 +247,7 @@ def test_bootstrap_and_blob_give_the_same_chunk_table() -> None:
     trailer = image.blobs[0].finish()
     header, array = blobmeta.read_blob_meta(trailer.blob_meta, "meta")
     digests = b"".join(chunk.digest for chunk in image.blobs[0].chunks.values())
-    from_blob = blobmeta.chunk_table_from_meta(array, header, trailer.record, digests)
+    from_blob = chunk_table_from_meta(array, header, trailer.record, digests)
     from_bootstrap = open_bootstrap(image.pack(), "image").chunk_table(0)
     assert len(from_blob) == 13
     for index in range(13):

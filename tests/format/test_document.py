@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import fs.format
-from fs.format.bootstrap import open_bootstrap
+from fs.format.versions import open_bootstrap
 
 PACKAGE = Path(fs.format.__path__[0])
 DOCUMENT = PACKAGE.parent.parent / "docs/format.md"

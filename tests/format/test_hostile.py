@@ -17,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fs.format.bootstrap import Bootstrap, open_bootstrap
+from fs.format.bootstrap import Bootstrap
 from fs.format.buffer import Buffer
 from fs.format.errors import FormatError
 from fs.format.tree import Node
+from fs.format.versions import open_bootstrap
 from fs.format.walk import load_tree, walk
 from fs.format.writer import BootstrapOptions, write_bootstrap
 from tests.format.images import new_image

@@ -10,9 +10,10 @@ import pytest
 
 from fs.format.allocator import Allocator, Place
 from fs.format.blobtable import BlobRecord
-from fs.format.bootstrap import Bootstrap, Extent, open_bootstrap
+from fs.format.bootstrap import Bootstrap, Extent
 from fs.format.errors import FormatError
 from fs.format.tree import HOLE, Chunk, Node
+from fs.format.versions import open_bootstrap
 from fs.format.walk import load_tree, walk
 from fs.format.writer import BootstrapOptions, write_bootstrap
 from tests.format.images import new_image

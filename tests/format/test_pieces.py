@@ -20,7 +20,9 @@ from isal import isal_zlib
 from fs.format import blobmeta, codec
 from fs.format.blobtable import BlobFeature, BlobRecord, Compressor
 from fs.format.chunkinfo import ChunkFlag
-from fs.format.chunktable import ChunkRow, ChunkTable
+from fs.format.chunkplaces import placed
+from fs.format.chunkrow import ChunkRow
+from fs.format.chunktable import ChunkTable
 from fs.format.contexts import (
     BatchContext,
     ZranContext,
@@ -29,7 +31,6 @@ from fs.format.contexts import (
 )
 from fs.format.errors import FormatError
 from fs.format.inflate import inflate
-from fs.format.pieces import placed
 
 ZRAN = BlobFeature.ALIGNED | BlobFeature.ZRAN | BlobFeature.CHUNK_INFO_V2 | BlobFeature.SEPARATE
 BATCH = BlobFeature.ALIGNED | BlobFeature.BATCH | BlobFeature.CHUNK_INFO_V2

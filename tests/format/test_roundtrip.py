@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fs.format.bootstrap import Bootstrap, open_bootstrap
+from fs.format.bootstrap import Bootstrap
 from fs.format.chunktable import ChunkTable
 from fs.format.tree import HOLE, Node
+from fs.format.versions import open_bootstrap
 from fs.format.walk import load_tree
 from fs.format.writer import BootstrapOptions, write_bootstrap
 from tests.format import drawn

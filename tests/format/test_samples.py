@@ -13,9 +13,11 @@ import pytest
 
 from fs.format import blobfile, blobmeta, codec
 from fs.format.blobtable import BlobFeature, Compressor, Digester
-from fs.format.bootstrap import Bootstrap, open_bootstrap
+from fs.format.bootstrap import Bootstrap
+from fs.format.chunkplaces import chunk_table_from_meta
 from fs.format.errors import FormatError
 from fs.format.tree import HOLE, Chunk
+from fs.format.versions import open_bootstrap
 from fs.format.walk import load_tree, walk
 from fs.format.writer import BootstrapOptions, write_bootstrap
 
@@ -95,7 +97,7 @@ def test_v6_sample_blob_names_its_parts(v6: Bootstrap, samples: Path) -> None:
     header, array = blobmeta.read_chunk_info(data[offset : offset + length], record)
     assert array == part("blob.meta")
     assert header.pack() == part("blob.meta.header")
-    table = blobmeta.chunk_table_from_meta(array, header, record, part("blob.digest"))
+    table = chunk_table_from_meta(array, header, record, part("blob.digest"))
     other = v6.chunk_table(0)
     assert [table.row(i) for i in range(len(table))] == [other.row(i) for i in range(len(other))]
 

@@ -103,3 +103,39 @@ def test_a_wrong_arrow_would_be_seen() -> None:
     assert not any(
         within("nydusify.verbs.convert", target) for target in ("runner", *ARROWS["runner"])
     )
+
+
+@pytest.mark.parametrize("package", ["fs.format"])
+def test_no_module_imports_itself_by_way_of_others(package: str) -> None:
+    """Not even within a function or for types alone: each module can be read by itself."""
+    graph = {
+        module: {name for name in imports_of(module) if within(name, package)}
+        for module in modules()
+        if within(module, package)
+    }
+    assert circles(graph) == []
+
+
+def test_a_circle_would_be_seen() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c"]]
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The modules of each circle of imports, sorted."""
+    reached = {module: _reached(graph, module) for module in graph}
+    found = {
+        frozenset(other for other in reached[module] if module in reached[other])
+        for module in graph
+        if module in reached[module]
+    }
+    return sorted(map(sorted, found))
+
+
+def _reached(graph: dict[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    pending = [start]
+    while pending:
+        fresh = graph[pending.pop()] - seen
+        seen |= fresh
+        pending += fresh
+    return seen & graph.keys()

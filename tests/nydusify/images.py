@@ -12,10 +12,11 @@ from pathlib import Path
 
 from fs.format import blobmeta, codec
 from fs.format.blobtable import BlobFeature
-from fs.format.bootstrap import Bootstrap, open_bootstrap
+from fs.format.bootstrap import Bootstrap
 from fs.format.chunkinfo import ChunkFlag
 from fs.format.contexts import BatchContext, batch_contexts
 from fs.format.errors import VerifyError
+from fs.format.versions import open_bootstrap
 from fs.registry.platform import Platform
 from fs.registry.store import open_reader
 from nydusify.layers.sources import open_source

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from fs.format.bootstrap import open_bootstrap
+from fs.format.versions import open_bootstrap
 from fs.mounts import MNT_DETACH, MS_RDONLY, mount, umount
 from fs.registry.descriptor import describe
 from fs.registry.mediatypes import (

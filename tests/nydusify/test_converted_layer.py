@@ -14,9 +14,10 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fs.format.bootstrap import Bootstrap, Extent, open_bootstrap
+from fs.format.bootstrap import Bootstrap, Extent
 from fs.format.chunkinfo import ChunkFlag
 from fs.format.errors import FormatError
+from fs.format.versions import open_bootstrap
 from nydusify.blobs.chunk_dictionary import ChunkDictionary
 from nydusify.blobs.data_order import DataOrder
 from nydusify.layers.converted_layer import (

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from fs.format.bootstrap import Bootstrap, open_bootstrap
+from fs.format.bootstrap import Bootstrap
+from fs.format.versions import open_bootstrap
 from fs.registry.descriptor import Descriptor
 from fs.registry.mediatypes import OCI_MANIFEST
 from fs.registry.store import StoreOptions, open_reader, open_writer

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fs.format.bootstrap import Bootstrap, open_bootstrap
+from fs.format.bootstrap import Bootstrap
+from fs.format.versions import open_bootstrap
 from nydusify.cli import main
 from nydusify.startup.startup_set import find
 from tests.nydusify.images import pull

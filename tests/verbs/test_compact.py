@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fs.format.bootstrap import open_bootstrap
+from fs.format.versions import open_bootstrap
 from fs.registry.store import open_reader
 from nydusify.cli import main
 from tests.nydusify.images import pull, tree_of

@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from fs.format.bootstrap import open_bootstrap
+from fs.format.versions import open_bootstrap
 from fs.image.trace import FORMAT
 from nydusify.cli import main
 from tests.nydusify.images import pull

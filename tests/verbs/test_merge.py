@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fs.format.bootstrap import open_bootstrap
+from fs.format.versions import open_bootstrap
 from fs.format.walk import load_tree
 from nydusify.cli import main
 from tests.nydusify.images import pull, tree_of
