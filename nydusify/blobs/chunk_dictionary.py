@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 
 from fs.format.blobtable import BlobFeature, BlobRecord, Digester
 from fs.format.bootstrap import Bootstrap
+from fs.format.chunkcolumns import LayerChunks
 from fs.format.chunkinfo import ChunkFlag
 from fs.format.chunktable import ChunkTable
 from fs.format.errors import FormatError, UsageError
 from fs.format.tree import Chunk
-from nydusify.blobs.chunks import LayerChunks
 
 _UNUSABLE = BlobFeature.TARFS | BlobFeature.ZRAN
 

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 from fs.format import codec
 from fs.format.blobfile import BlobOptions, build_trailer
 from fs.format.blobtable import BlobRecord, Compressor
+from fs.format.chunkcolumns import LayerChunks
 from fs.format.chunkinfo import ChunkFlag
 from fs.format.contexts import BatchContext
 from fs.format.errors import local_errors
-from nydusify.blobs.chunks import LayerChunks
 
 if TYPE_CHECKING:
     from hashlib import _Hash

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fs.format.chunkcolumns import DIGEST_SIZE, FileChunks, LayerChunks
 from fs.format.tree import Node
-from nydusify.blobs.chunks import DIGEST_SIZE, FileChunks, LayerChunks
 from nydusify.blobs.unused import inodes
 
 

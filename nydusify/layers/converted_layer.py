@@ -43,11 +43,11 @@ import msgpack
 import zstandard
 
 from fs.format.blobtable import BLOB_SIZE, BlobRecord, unpack_blob
+from fs.format.chunkcolumns import FileChunks, LayerChunks, file_chunks
 from fs.format.errors import FormatError
 from fs.format.tree import Node
 from fs.tar.paths import NAME_MAX
 from nydusify.blobs.chunk_dictionary import ChunkDictionary
-from nydusify.blobs.chunks import FileChunks, LayerChunks, file_chunks
 from nydusify.blobs.layer_blob import Blob
 from nydusify.layers.layer import ForeignLink, Layer
 

@@ -19,12 +19,12 @@ from pathlib import Path
 
 from fs.format.blobfile import BlobOptions
 from fs.format.blobtable import DEFAULT_CHUNK_SIZE, Compressor
+from fs.format.chunkcolumns import file_chunks
 from fs.format.errors import FormatError
 from fs.format.tree import Node
 from fs.tar.entry import Entry, pieces
 from fs.tar.paths import clean
 from nydusify.blobs.chunk_dictionary import ChunkDictionary
-from nydusify.blobs.chunks import file_chunks
 from nydusify.blobs.data_order import DataOrder
 from nydusify.blobs.layer_blob import BlobBuilder
 from nydusify.layers.converted_layer import ConvertedLayer
