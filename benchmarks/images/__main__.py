@@ -29,6 +29,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--list", action="store_true", help="names and how each is run")
     top.add_argument("--images", metavar="A,B", help="only these (default: all)")
     top.add_argument("--quick", action="store_true", help="only a few")
+    top.add_argument(
+        "--alpine", type=Path, metavar="FILE", help="the root file system of one more image, a tar"
+    )
     top.add_argument("--start", action="store_true", help="also start each, from an empty cache")
     return top
 
@@ -40,9 +43,10 @@ def main() -> int:
             print(f"{recipe.name:12}{recipe.run.kind:12}{' '.join(recipe.run.arguments)}")
         return 0
     try:
-        recipes = chosen(arguments.images, quick=arguments.quick)
-    except LookupError as error:
-        print(error.args[0], file=sys.stderr)
+        recipes = chosen(arguments.images, quick=arguments.quick, alpine_file=arguments.alpine)
+    except (LookupError, OSError) as error:
+        said = error.args[0] if isinstance(error, LookupError) else error
+        print(f"images: {said}", file=sys.stderr)
         return 2
     if arguments.directory:
         image = cached_image(FLASK, CACHE, say)

@@ -95,6 +95,9 @@ def _layers_key(recipe: Recipe) -> list[str]:
 def layer_key(layer: Layer, name: str) -> str:
     """Changes with what the layer adds: packages, and for changes code and files."""
     parts: list[object] = [layer.note, layer.packages, layer.wheels, layer.stage]
+    if layer.archive:
+        with layer.archive.open("rb") as file:
+            parts.append(hashlib.file_digest(file, "sha256").hexdigest())
     if layer.change:
         parts.append(inspect.getsource(layer.change))
         files = sorted(path for path in (APP / name).rglob("*") if path.is_file())
@@ -168,6 +171,8 @@ class _Builder:
             (work / "top/upper").rename(place / "tree")
 
     def _fill(self, layer: Layer, tree: Tree) -> None:
+        if layer.archive:
+            tree.extract(layer.archive)
         if layer.packages:
             debian.install(tree.root, layer.packages, self._cache / "debs")
         if layer.wheels:

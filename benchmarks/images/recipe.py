@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from benchmarks.images.tree import Tree
@@ -17,7 +18,7 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True)
 class Layer:
-    """Debian packages, then wheels from PyPI, then what `change` does to the tree.
+    """A tar file, then Debian packages, wheels from PyPI, and what `change` does to the tree.
 
     `stage` are packages of an earlier build stage, whose tree `change` finds as
     `tree.stage`; they are not in the image.
@@ -27,6 +28,7 @@ class Layer:
     packages: tuple[str, ...] = ()
     wheels: tuple[str, ...] = ()
     stage: tuple[str, ...] = ()
+    archive: Path | None = None
     change: Callable[[Tree], None] | None = None
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 APP = Path(__file__).parent / "app"
 
+#: Files of eStargz's own in its layers.
+_LANDMARKS = ("stargz.index.json", ".prefetch.landmark", ".no.prefetch.landmark")
 _TIME = 1_700_000_000  # not that of the checkout, so that digests do not depend on it
 _SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -56,6 +58,13 @@ class Tree:
         else:
             shutil.copy2(source, target, follow_symlinks=False)
         return target
+
+    def extract(self, archive: Path) -> None:
+        """What is in a tar file, without what eStargz adds to one."""
+        run(["tar", "--extract", "--file", str(archive), "--directory", str(self.root),
+             "--same-owner", "--same-permissions", "--numeric-owner", "--xattrs",
+             "--xattrs-include=*",
+             *(f"--exclude={name}" for name in _LANDMARKS)])  # fmt: skip
 
     def directory(self, path: str, mode: int = 0o755, owner: str | None = None) -> Path:
         """An empty directory; `owner` is a user's name in the image."""

@@ -13,10 +13,10 @@ from fs.daemon.mountpoints import is_mounted, unmount_kernel
 from fs.daemon.order import DaemonOptions
 from fs.daemon.state import (
     LOG,
-    MNT,
     SOCKETS,
     await_end,
     lives,
+    node_mount,
     open_lock,
     read_state,
     remove_state,
@@ -76,7 +76,7 @@ def clear_dead(options: DaemonOptions) -> None:
                 raise MountError(f"{directory}: its daemon neither answers nor ends")
         finally:
             os.close(lock)
-    mount = options.single or os.path.join(directory, MNT)
+    mount = options.single or node_mount(directory)
     state = read_state(directory)
     if is_mounted(mount) and (options.single is None or state is not None):
         unmount_kernel(mount, lazy=True)
@@ -98,7 +98,7 @@ def forget_lost(directory: str, mountpoint: str) -> None:
         state["instances"] = []
         write_state(directory, state)
         if not state["lost"]:
-            mount = os.path.join(directory, MNT)
+            mount = node_mount(directory)
             if is_mounted(mount):
                 unmount_kernel(mount, lazy=True)
             remove_state(directory)

@@ -63,6 +63,11 @@ def private_directory(mountpoint: str, state_root: str | None) -> str:
     return os.path.join(state_root or default_state_root(), name)
 
 
+def node_mount(directory: str) -> str:
+    """Where a daemon has its one mount, as the kernel's table has it; asks nothing of the mount."""
+    return os.path.join(os.path.realpath(directory), MNT)
+
+
 def directories(state_root: str | None) -> list[str]:
     """The node daemon's directory and those of private ones."""
     root = state_root or default_state_root()

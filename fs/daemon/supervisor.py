@@ -27,7 +27,7 @@ from fs.daemon.channel import Channel, pair
 from fs.daemon.failures import failure_from, failure_to
 from fs.daemon.mountpoints import is_mounted, mount_device, unmount_kernel
 from fs.daemon.order import DaemonOptions
-from fs.daemon.state import LOCK, MNT, SOCKETS, read_state, remove_state
+from fs.daemon.state import LOCK, SOCKETS, node_mount, read_state, remove_state
 from fs.format.errors import Failure, MountError
 
 #: Called when the daemon answers; the descriptor, if any, gives a failure as JSON, or just ends.
@@ -137,7 +137,7 @@ class Supervisor:
         self, options: DaemonOptions, announce: Announce, inherited: tuple[int, ...]
     ) -> None:
         self._options = options
-        self._mountpoint = options.single or os.path.join(options.directory, MNT)
+        self._mountpoint = options.single or node_mount(options.directory)
         self._announce = announce
         self._inherited = inherited
         self._connection: kernel.Connection | None = None

@@ -25,7 +25,7 @@ from fs.daemon.operations import Operations
 from fs.daemon.order import DaemonOptions
 from fs.daemon.roster import Identity
 from fs.daemon.session import Session
-from fs.daemon.state import MNT, remove_state
+from fs.daemon.state import MNT, node_mount, remove_state
 from fs.drivers.bind import FuseDriver
 from fs.drivers.erofs import ErofsDriver
 from fs.drivers.flat import FlatFiles
@@ -191,7 +191,7 @@ class Worker:
             self._say("idle")
             return
         self._over = True
-        mountpoint = os.path.join(self._identity.options.directory, MNT)
+        mountpoint = node_mount(self._identity.options.directory)
         with suppress(MountError):
             if is_mounted(mountpoint):
                 unmount_kernel(mountpoint, lazy=True)

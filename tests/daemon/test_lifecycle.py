@@ -36,6 +36,16 @@ def test_umount_leaves_nothing(image: BuiltImage, here: Place) -> None:
         here.unmount()
 
 
+def test_state_behind_a_symlink_is_left_as_clean(image: BuiltImage, here: Place) -> None:
+    here.state.mkdir(0o700)
+    link = here.root / "link"
+    link.symlink_to("state")
+    here.mount(image, state_root=str(link))
+    launch.unmount(str(here.mountpoint), state_root=str(link))
+    eventually(lambda: not any(here.state.iterdir()), "all files gone", 5)
+    assert not launch.is_mounted(str(here.state / "mnt"))
+
+
 def test_daemon_keeps_nothing_of_its_caller_open(image: BuiltImage, here: Place) -> None:
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)

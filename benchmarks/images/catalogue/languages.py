@@ -68,6 +68,15 @@ FLASK = Recipe(
     },
 )
 
+TENSORFLOW = Recipe(
+    "tensorflow",
+    (_PYTHON, Layer("tensorflow-cpu", wheels=("tensorflow-cpu",))),
+    Run("arguments", Exit("^sum 6$"),
+        ("python3", "-c", "import tensorflow as tf; "
+         "print('sum', int(tf.reduce_sum(tf.constant([1, 2, 3]))))")),
+    {"Env": [PATH, "TF_CPP_MIN_LOG_LEVEL=2"], "Cmd": ["python3"]},
+)  # fmt: skip
+
 PERL = Recipe(
     "perl",
     (Layer("perl", packages=("perl",)),),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from benchmarks.images.recipe import PATH, Layer, Recipe, Run, http
 from benchmarks.images.tree import Tree
 from nydusify.startup.readiness import Line, Port
@@ -46,6 +48,30 @@ NGINX = Recipe(
     (Layer("nginx-light", packages=("nginx-light",)), Layer("logs and a page", change=_nginx)),
     Run("port", http(80, "/", b"Welcome to nginx")),
     {"Env": [PATH], "Cmd": ["nginx", "-g", "daemon off;"], "StopSignal": "SIGQUIT"},
+)
+
+
+def _nginx_small(tree: Tree) -> None:
+    """The server with the libraries that it is linked to, and its page: no package manager."""
+    program = "/usr/sbin/nginx"
+    for path in (program, *re.findall(r"/\S+", tree.run_in_stage("ldd", program))):
+        file = tree.run_in_stage("realpath", path).strip()
+        tree.write(path[1:], (tree.stage / file[1:]).read_bytes(), 0o755)
+    tree.copy("nginx.conf", "etc/nginx/nginx.conf")
+    tree.write("www/index.html", "<h1>Welcome to nginx!</h1>\n")
+    tree.write("etc/passwd", "root:x:0:0:root:/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n")
+    tree.write("etc/group", "root:x:0:\nnogroup:x:65534:\n")
+    for path in ("proc", "sys", "dev", "run", "var/log/nginx", "var/lib/nginx"):
+        tree.directory(path)
+
+
+#: What a build in two stages ships: the first one's result alone.
+NGINX_SMALL = Recipe(
+    "nginx-small",
+    (Layer("the server alone", stage=("nginx-light",), change=_nginx_small),),
+    Run("port", http(80, "/", b"Welcome to nginx")),
+    {"Env": [PATH], "Cmd": ["nginx"], "StopSignal": "SIGQUIT"},
+    scratch=True,
 )
 
 

@@ -1,8 +1,9 @@
-"""Images that are little more than a system: busybox and Debian itself."""
+"""Images that are little more than a system: busybox, Debian itself, and Alpine from a file."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from benchmarks.images.recipe import PATH, Layer, Recipe, Run
 from benchmarks.images.tree import Tree
@@ -36,3 +37,14 @@ DEBIAN = Recipe(
     Run("echo", Exit("^hello$"), ("echo", "hello")),
     {"Env": [PATH], "Cmd": ["bash"]},
 )
+
+
+def alpine(archive: Path) -> Recipe:
+    """Alpine is in no package: its root file system is given as a tar, compressed or not."""
+    return Recipe(
+        "alpine",
+        (Layer("the root file system", archive=archive),),
+        Run("echo", Exit("^hello$"), ("echo", "hello")),
+        {"Env": [PATH], "Cmd": ["/bin/sh"]},
+        scratch=True,
+    )
