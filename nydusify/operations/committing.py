@@ -20,7 +20,7 @@ from fs.registry.manifest import find_bootstrap_layer
 from fs.registry.store import StoreOptions, open_writer
 from nydusify.images.bootstraps import Stack
 from nydusify.images.opened import ImagePlace, OpenedImage, open_image
-from nydusify.layers.upper import convert_upper
+from nydusify.operations.upper_conversion import convert_upper
 from nydusify.options import ConvertOptions
 from nydusify.outputs.republishing import republish
 from nydusify.report import Progress

@@ -21,8 +21,8 @@ from nydusify.blobs.layer_blob import Blob
 from nydusify.images.bootstraps import Stack
 from nydusify.images.opened import ImagePlace, open_image
 from nydusify.layers.sources import open_source
-from nydusify.layers.upper import convert_upper
 from nydusify.operations.image_conversion import convert_layers
+from nydusify.operations.upper_conversion import convert_upper
 from nydusify.options import ConvertOptions
 from nydusify.outputs.whole_file import new_file
 from nydusify.report import Progress

@@ -25,6 +25,7 @@ from fs.format.chunktable import ChunkTable
 from fs.image.tree import map_bootstrap
 from tests.cache.engine import Engine, engine
 from tests.image.build import BuiltImage, build_image
+from tests.parts.examples import examples
 
 _CHUNK = 16 << 10
 _COUNT = 24
@@ -170,7 +171,7 @@ _STEPS_OF_LIFE = st.lists(
 
 
 @pytest.mark.filterwarnings("ignore:This process")
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=_STEPS_OF_LIFE)
 def test_any_life_gives_right_bytes(images: list[BuiltImage], steps: list[tuple[Any, ...]]) -> None:
     """Images of two blobs come and go, contradict each other, die; chunks are evicted."""

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.e2e.commands import succeed
+from tests.parts.examples import examples
 from tests.parts.layers import expected_tree, overlay_of, unlike, with_least_names
 from tests.parts.plain import write_plain_image
 from tests.parts.stacks import ENTRIES, UPPERS, alpine, base, layer_of
@@ -81,7 +82,7 @@ def test_stack(name: str, tmp_path: Path) -> None:
     assert_as_overlayfs([base().tar(), UPPERS[name].tar()], tmp_path)
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(st.lists(st.lists(ENTRIES, min_size=2, max_size=8), min_size=2, max_size=3))
 def test_generated_stacks(stack: list[Any]) -> None:
     tars = [layer_of(entries) for entries in stack]

@@ -17,11 +17,14 @@ from fs.format.writer import BootstrapOptions
 from tests.format import drawn
 from tests.format.images import Image, new_image
 from tests.format.kernel import mounted, tool, write_files
+from tests.parts.examples import examples
 from tests.parts.trees import differences, scan
 
 pytestmark = pytest.mark.erofs
 
-WHOLE = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+WHOLE = settings(
+    max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def assert_mounts_equal(image: Image, block_size: int = 4096) -> None:

@@ -31,6 +31,7 @@ from nydusify.operations.image_conversion import convert_layers, write_bootstrap
 from nydusify.options import ConvertOptions
 from nydusify.report import Silence
 from tests.nydusify.images import convert_tars
+from tests.parts.examples import examples
 from tests.parts.layers import LayerTar
 from tests.parts.stacks import UPPERS, base
 
@@ -135,7 +136,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.data())
 def test_a_damaged_record_is_a_format_error(record: bytes, data: st.DataObject) -> None:
     damaged = bytearray(record)

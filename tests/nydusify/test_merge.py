@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fs.format.errors import FormatError
 from nydusify.options import ConvertOptions
 from tests.nydusify.images import convert_tars
+from tests.parts.examples import examples
 from tests.parts.layers import expected_tree, overlay_of, unlike
 from tests.parts.stacks import ENTRIES, UPPERS, alpine, base, layer_of
 
@@ -52,7 +53,7 @@ def test_every_entry_type(samples: Path, tmp_path: Path) -> None:
     assert_as_overlayfs([(samples / "all-entry-type.tar").read_bytes()], tmp_path)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.lists(ENTRIES, max_size=8), min_size=1, max_size=3))
 def test_generated_stacks(stack: list[Any]) -> None:
     """The same tree; or, where the kernel refuses to unpack a layer, a FormatError."""

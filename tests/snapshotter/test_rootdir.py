@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fs import rootdir
+from tests.parts.examples import examples
 
 
 @pytest.fixture
@@ -89,7 +90,9 @@ def opened_in_root(root: int, path: str) -> tuple[int, int] | int:
 
 @pytest.mark.root
 @settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(80),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(names=st.lists(NAMES, max_size=6))
 def test_resolves_as_a_chrooted_process_does(top: Path, root: int, names: list[str]) -> None:

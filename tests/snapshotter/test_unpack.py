@@ -20,6 +20,7 @@ from snapshotter.images import DirectoryImages
 from snapshotter.overlay import mount_layers
 from snapshotter.pull import pull
 from snapshotter.store import Store
+from tests.parts.examples import examples
 from tests.parts.layers import LayerTar, expected_tree, overlay_of, unlike
 from tests.parts.plain import publish, write_plain_image
 from tests.parts.stacks import ENTRIES, UPPERS, alpine, base, layer_of
@@ -71,7 +72,7 @@ def test_every_entry_type(samples: Path, tmp_path: Path) -> None:
     assert_as_overlayfs([(samples / "all-entry-type.tar").read_bytes()], tmp_path)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.lists(ENTRIES, max_size=8), min_size=1, max_size=3))
 def test_generated_stacks(stack: list[Any]) -> None:
     """The same tree; or, where the kernel refuses to unpack a layer, a FormatError."""

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nydusify.outputs.parallel_gzip import ParallelGzip
+from tests.parts.examples import examples
 
 
 def packed(pieces: list[bytes], threads: int) -> bytes:
@@ -39,7 +40,7 @@ def test_readers_agree(size: int) -> None:
         assert len(stored) < 1.02 * len(gzip.compress(content, 6))
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(st.lists(st.integers(0, 1_500_000), max_size=3), st.integers(1, 4))
 def test_the_same_whatever_the_threads_and_pieces(sizes: list[int], threads: int) -> None:
     pieces = [text(size) for size in sizes]
