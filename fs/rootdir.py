@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 _MAX_LINKS = 40  # as the kernel
 _OPEN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Create = Callable[[int, bytes, bool], None]
 """Called with the parent's descriptor, the missing name, and whether it is the last one."""
@@ -57,6 +58,20 @@ def make_file(root: int, path: str | bytes) -> int:
             os.mkdir(name, 0o755, dir_fd=parent)
 
     return open_in_root(root, path, create)
+
+
+def open_directory(root: int, path: bytes) -> int:
+    """The directory at `path`, opened for reading; OSError where a name of it is a link."""
+    opened = os.dup(root)
+    try:
+        for name in filter(None, path.split(b"/")):
+            below = os.open(name, _DIRECTORY, dir_fd=opened)
+            os.close(opened)
+            opened = below
+    except BaseException:
+        os.close(opened)
+        raise
+    return opened
 
 
 def read_file(root: int, path: str | bytes, limit: int) -> bytes:

@@ -7,7 +7,6 @@ identifier, and identifiers are never used twice.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sqlite3
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from fs.cache.locks import alone
 from fs.format.errors import (
     FormatError,
     NotFoundError,
@@ -67,18 +67,6 @@ class Row(NamedTuple):
     size: int
 
 
-@contextmanager
-def _alone(directory: str) -> Iterator[None]:
-    """Hold the directory's lock, for the short time in which the file in it is opened."""
-    with local_errors(directory):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 class Metadata:
     """Raises NotFoundError, SnapshotExistsError, SnapshotStateError; StorageError for the disk.
 
@@ -90,7 +78,7 @@ class Metadata:
         with self._failures():
             self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
-            with self._failures(), _alone(os.path.dirname(path)):
+            with self._failures(), local_errors(path), alone(os.path.dirname(path)):
                 self._open()
         except BaseException:
             self._db.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -290,27 +290,15 @@ def _origin(served: Served) -> str:
 def _traffic_families(traffic: Traffic, instances: Mapping[str, Instance]) -> list[Family]:
     of = {name: traffic.of(instance.number) for name, instance in instances.items()}
     return [
-        Family(
+        _per_operation(
             "nydus_fs_operations_total",
-            "counter",
             "Requests of the kernel.",
-            [
-                ({"mountpoint": name, "operation": kind.lower()}, counters.hits[index])
-                for name, counters in of.items()
-                for index, kind in enumerate(OPERATIONS)
-                if counters.hits[index]
-            ],
+            {name: counters.hits for name, counters in of.items()},
         ),
-        Family(
+        _per_operation(
             "nydus_fs_operation_errors_total",
-            "counter",
             "Requests of the kernel that were answered with an error.",
-            [
-                ({"mountpoint": name, "operation": kind.lower()}, counters.errors[index])
-                for name, counters in of.items()
-                for index, kind in enumerate(OPERATIONS)
-                if counters.errors[index]
-            ],
+            {name: counters.errors for name, counters in of.items()},
         ),
         _per_mount(
             "nydus_fs_read_bytes_total",
@@ -323,6 +311,21 @@ def _traffic_families(traffic: Traffic, instances: Mapping[str, Instance]) -> li
             {name: counters.read_seconds for name, counters in of.items()},
         ),
     ]
+
+
+def _per_operation(name: str, text: str, counts: Mapping[str, Sequence[int]]) -> Family:
+    """Those that were not asked for are left out."""
+    return Family(
+        name,
+        "counter",
+        text,
+        [
+            ({"mountpoint": at, "operation": kind.lower()}, count)
+            for at, each in counts.items()
+            for kind, count in zip(OPERATIONS, each, strict=False)
+            if count
+        ],
+    )
 
 
 def _per_mount(name: str, text: str, values: Mapping[str, float], kind: str = "counter") -> Family:

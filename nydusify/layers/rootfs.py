@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from fs.format.errors import StorageError, local_errors
+from fs.rootdir import open_directory
 from fs.tar.entry import HARD_LINK, Entry
 from fs.tar.pax import storable_xattrs
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NAMED = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -42,7 +42,7 @@ class RootfsEntries:
         todo = [b""]
         try:
             with local_errors(self._shown(b"")):
-                self._above = os.open(self._root, _DIRECTORY & ~os.O_NOFOLLOW)
+                self._above = os.open(self._root, _DIRECTORY)
             while todo:
                 self._path = path = todo.pop()
                 with local_errors(self._shown(path)):
@@ -118,23 +118,10 @@ class RootfsEntries:
     def _open(self, path: bytes) -> int:
         """The directory at `path`; it stays open until another one is."""
         if self._at is None or self._at[0] != path:
-            descriptor = self._walk(path)
+            descriptor = open_directory(self._above, path)
             self._leave()
             self._at = path, descriptor
         return self._at[1]
-
-    def _walk(self, path: bytes) -> int:
-        at = os.dup(self._above)
-        try:
-            for name in filter(None, path.split(b"/")):
-                below = os.open(name, _DIRECTORY, dir_fd=at)
-                os.close(at)
-                at = below
-        except BaseException:
-            with suppress(OSError):
-                os.close(at)
-            raise
-        return at
 
     def _leave(self) -> None:
         if self._at is not None:

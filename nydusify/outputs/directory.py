@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fs.format.errors import AccessError, FormatError, StorageError, UsageError, local_errors
+from fs.rootdir import open_directory
 from fs.tar.entry import HARD_LINK, Entry, pieces
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -181,19 +182,9 @@ class DirectoryWriter:
 
     def _walk(self, path: bytes) -> int:
         """A new descriptor of the directory at `path`, of whose names none is a link."""
-        at = os.dup(self._root)
-        try:
-            for name in filter(None, path.split(b"/")):
-                if name == b"..":
-                    raise FormatError("'..' in a path", self._name)
-                below = os.open(name, _DIRECTORY, dir_fd=at)
-                os.close(at)
-                at = below
-        except BaseException:
-            with suppress(OSError):
-                os.close(at)
-            raise
-        return at
+        if b".." in path.split(b"/"):
+            raise FormatError("'..' in a path", self._name)
+        return open_directory(self._root, path)
 
 
 def _fill(opened: int, entry: Entry, read: Callable[[int], bytes]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.client import Client
+from tests.daemon.api.client import Client
 from tests.daemon.mounting import eventually
 from tests.parts import leaks
 

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.api.client import Client, connected
+from tests.daemon.api.client import Client, connected
 from tests.daemon.mounting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]

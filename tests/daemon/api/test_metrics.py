@@ -10,7 +10,7 @@ import pytest
 
 from fs.daemon import launch
 from fs.daemon.metrics import Counters, Family, Traffic, exposition
-from tests.api.client import Client
+from tests.daemon.api.client import Client
 from tests.daemon.mounting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]

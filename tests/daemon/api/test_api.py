@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fs.daemon import launch
-from tests.api.client import Client
+from tests.daemon.api.client import Client
 from tests.daemon.mounting import eventually, is_alive
 from tests.parts.trees import differences, scan
 
