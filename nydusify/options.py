@@ -59,8 +59,9 @@ class ConvertOptions:
 
     `platforms`: this machine's if there are none. `prefetch` are absolute paths in the image.
     `chunk_dict`: an image or bootstrap, see nydusify/blobs/known_blobs.py.
-    `startup`: "guess" what a start reads and list it behind those, or "none"; by default a guess
-    is made where nobody said what is read first.
+    `startup`: what a start reads is guessed, behind those, and then listed ("guess"), copied to a
+    blob of its own ("blob"), or copied as far as that pays ("auto"); "none": neither guessed nor
+    copied. None: "auto", with a guess where nobody said what is read first.
     `refer`: layers stay as they are, and are referred to.
     The result does not depend on `threads`.
     """

@@ -34,7 +34,8 @@ class LayerFigures:
 class Report:
     """`target_size` is all that the target image refers to, `known_blobs` those of a dictionary.
 
-    `startup_size` are the bytes, decoded, of the files that a mount fetches first.
+    `startup_size` are the bytes, decoded, of the files that a mount fetches first;
+    `startup_blob_size` those, as stored, of the blob with copies of what the start needs.
     """
 
     source: str
@@ -49,6 +50,7 @@ class Report:
     known_blobs: list[str] = field(default_factory=list)
     startup_files: int = 0
     startup_size: int = 0
+    startup_blob_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ def _image_table(report: Report) -> str:
     if report.startup_files:
         files = f"{report.startup_files} files"
         rows.append(("read first", size_text(report.startup_size), "", files, "", ""))
+    if report.startup_blob_size:
+        rows.append(("start-up blob", "", size_text(report.startup_blob_size), "", "", ""))
     chunks = sum(layer.chunks for layer in report.layers)
     shared = sum(layer.shared_chunks for layer in report.layers)
     sizes = (size_text(report.source_size), size_text(report.target_size))

@@ -34,6 +34,8 @@ NYDUS_BOOTSTRAP_ANNOTATION = "containerd.io/snapshot/nydus-bootstrap"
 NYDUS_BLOB_ANNOTATION = "containerd.io/snapshot/nydus-blob"
 #: On a blob of metadata: the digest of the layer that it is about.
 NYDUS_REFERENCE_ANNOTATION = "containerd.io/snapshot/nydus-ref"
+#: On a blob that holds what the start needs, and nothing else.
+NYDUS_STARTUP_ANNOTATION = "containerd.io/snapshot/nydus-separated-blob-with-prefetch-files"
 NYDUS_FS_VERSION_ANNOTATION = "containerd.io/snapshot/nydus-fs-version"
 UNCOMPRESSED_ANNOTATION = "containerd.io/uncompressed"
 

@@ -12,11 +12,13 @@ import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from fs.format.blobtable import BlobRecord
+from fs.format.blobtable import STARTUP_FEATURES, BlobRecord
+from fs.format.chunkcolumns import LayerChunks
 from fs.format.errors import local_errors
 from fs.format.tree import Node
 from fs.format.writer import BootstrapOptions, write_bootstrap
@@ -27,6 +29,7 @@ from nydusify.blobs.data_order import DataOrder
 from nydusify.blobs.known_blobs import KnownBlobs
 from nydusify.blobs.layer_blob import Blob
 from nydusify.blobs.sharing import News, Shared, Sharing
+from nydusify.blobs.stored_chunks import StoredChunks
 from nydusify.blobs.uploads import Uploads
 from nydusify.layers.converted_layer import ConvertedLayer
 from nydusify.layers.layer_conversion import LayerOptions, convert_layer
@@ -36,7 +39,8 @@ from nydusify.layers.sources import SourceImage, SourceLayer
 from nydusify.options import ConvertOptions
 from nydusify.outputs.publish import Destination, Target, make_bootstrap_layer, publish
 from nydusify.report import LayerFigures, Progress, Report
-from nydusify.startup.unpublished import BlobFiles, open_unpublished
+from nydusify.startup.placement import copy_chunks, placement, point_to
+from nydusify.startup.unpublished import BlobFiles, guessed, joined, told
 
 #: Trees have millions of objects and no cycles: looking for some took a sixth of the time.
 _COLLECTIONS = (100_000, 50, 100)
@@ -48,7 +52,8 @@ class Converted:
     """The merged tree of an image and the blobs that it refers to.
 
     `blobs` are files; `known` are blobs of a chunk dictionary, which come after them in the
-    bootstrap. `startup`: paths of what the layers' makers want read first.
+    bootstrap. `startup`: paths of what the layers' makers want read first. `tables`: all through
+    which files refer to chunks. `copies`: of what the start needs, the last blob of all.
     """
 
     root: Node
@@ -56,6 +61,8 @@ class Converted:
     figures: list[LayerFigures]
     startup: list[bytes]
     known: Sequence[BlobRecord] = ()
+    tables: Sequence[LayerChunks] = ()
+    copies: Blob | None = None
 
 
 class LayerStore(Protocol):
@@ -94,16 +101,15 @@ def convert_image(
         ]
         bootstrap = work / "image.boot"
         blobs = [*converted.blobs, *others]
-        startup = write_bootstrap_file(converted, options, bootstrap)
-        wanted = options.startup == "guess" or (options.startup is None and not startup)
-        if wanted and _names_a_command(source.config):
-            progress.step("guessing what the start reads", 0)
-            files = BlobFiles(blobs, options)
-            startup += _guessed(converted.root, files, source, bootstrap, work)
-            startup = write_bootstrap_file(converted, options, bootstrap, startup)
+        progress.step("finding what the start reads", 0)
+        converted, startup = _with_startup(converted, blobs, source, options, work)
+        if converted.copies:
+            blobs.append(converted.copies)
+            uploads.offer(converted.copies)
+        startup = write_bootstrap_file(converted, options, bootstrap, startup)
         layer = make_bootstrap_layer(bootstrap, blobs, work / "bootstrap.tar.gz")
         kept = [bool(figures.blob_digest) for figures in converted.figures]
-        target = Target(source, converted.blobs, kept, layer, others)
+        target = Target(source, converted.blobs, kept, layer, others, converted.copies)
         uploads.finish(progress)
     manifest, target_size = publish(target, destination, progress)
     return manifest, Report(
@@ -119,6 +125,7 @@ def convert_image(
         layers=converted.figures,
         startup_files=len(startup),
         startup_size=sum(node.size for node in startup),
+        startup_blob_size=converted.copies.record.compressed_size if converted.copies else 0,
     )
 
 
@@ -128,17 +135,27 @@ def _names_a_command(config: Mapping[str, Any]) -> bool:
     return isinstance(process, dict) and bool(process.get("Entrypoint") or process.get("Cmd"))
 
 
-def _guessed(
-    root: Node, files: BlobFiles, source: SourceImage, bootstrap: Path, work: Path
-) -> list[Node]:
-    """The files that the start is thought to read as a whole."""
-    nodes = []
-    with open_unpublished(bootstrap, files, source.config, work) as unpublished:
-        for want in unpublished.guess():
-            if list(want.spans) == [(0, want.file.size)]:
-                path = os.fsencode(want.file.path)
-                nodes.append(lookup(root, clean(path, "start-up file")))
-    return [node for node in nodes if node is not None]
+def _with_startup(
+    converted: Converted,
+    blobs: Sequence[Blob],
+    source: SourceImage,
+    options: ConvertOptions,
+    work: Path,
+) -> tuple[Converted, list[Node]]:
+    """The image with its start-up blob, if it gets one, and the files to be listed."""
+    root, mode, chunk_size = converted.root, options.startup, options.chunk_size
+    nodes = _prefetched(root, options.prefetch) or _still_there(root, converted.startup)
+    with closing(BlobFiles(blobs, options)) as files:
+        stored = StoredChunks(blobs, len(converted.blobs), files)
+        startup = told(root, nodes, chunk_size)
+        if mode != "none" and (mode or not nodes) and _names_a_command(source.config):
+            startup = joined(startup, guessed(root, stored, source.config, chunk_size))
+        chunks = placement(startup.chunks, stored, options, blobs)
+        if not chunks:
+            return converted, startup.files
+        copies = copy_chunks(chunks, stored, options, work / "startup", len(blobs))
+    point_to(copies.chunks, converted.tables)
+    return replace(converted, copies=copies.blob), startup.files
 
 
 def layer_options(options: ConvertOptions, dictionary: ChunkDictionary | None) -> LayerOptions:
@@ -216,9 +233,12 @@ def _merged(
     known = []
     for table in sharing.used[len(blobs) :]:
         assert dictionary
-        known.append(replace(dictionary.record(table), index=table.blob_index))
+        record = dictionary.record(table)  # what other images start with is nothing to us
+        features = record.features & ~STARTUP_FEATURES
+        known.append(replace(record, index=table.blob_index, features=features))
     startup = [path for layer in layers for path in layer.startup]
-    return Converted(root, blobs, figures, startup, known)
+    tables = [*(layer.chunks for layer in layers), *others]
+    return Converted(root, blobs, figures, startup, known, tables)
 
 
 def write_bootstrap_file(
@@ -237,6 +257,8 @@ def write_bootstrap_file(
         chunk_size=options.chunk_size, compressor=options.compressor, prefetch=listed
     )
     records = [*(blob.record for blob in converted.blobs), *converted.known]
+    if converted.copies:
+        records.append(converted.copies.record)
     with local_errors(path), path.open("wb") as out:
         write_bootstrap(converted.root, records, bootstrap_options, out)
     return listed

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fs.format.blobtable import BlobFeature
+from fs.format.blobtable import STARTUP_FEATURES, BlobFeature
 from fs.format.errors import local_errors
 from fs.registry.descriptor import Descriptor, describe
 from fs.registry.manifest import (
@@ -25,6 +25,7 @@ from fs.registry.manifest import (
     NYDUS_BOOTSTRAP_ANNOTATION,
     NYDUS_FS_VERSION_ANNOTATION,
     NYDUS_REFERENCE_ANNOTATION,
+    NYDUS_STARTUP_ANNOTATION,
     UNCOMPRESSED_ANNOTATION,
 )
 from fs.registry.mediatypes import (
@@ -64,7 +65,8 @@ class BootstrapLayer(NamedTuple):
 class Target(NamedTuple):
     """What is to be published. `kept` says of each source layer whether it has a blob.
 
-    `known` are blobs of a chunk dictionary, which are at the destination already.
+    `known` are blobs of a chunk dictionary, which are at the destination already. `copies` is
+    the start-up blob.
     """
 
     source: SourceImage
@@ -72,6 +74,7 @@ class Target(NamedTuple):
     kept: Sequence[bool]
     bootstrap: BootstrapLayer
     known: Sequence[Blob] = ()
+    copies: Blob | None = None
 
 
 class Destination(NamedTuple):
@@ -117,9 +120,13 @@ def make_bootstrap_layer(bootstrap: Path, blobs: Sequence[Blob], path: Path) -> 
 def publish(target: Target, destination: Destination, progress: Progress) -> tuple[Descriptor, int]:
     """Push everything, the tag last. Returns the manifest's descriptor and the image's size."""
     writer, form = destination.writer, destination.form
-    layers = [blob_layer(blob) for blob in (*target.blobs, *target.known)]
+    copies = [target.copies] if target.copies else []
+    blobs = [*target.blobs, *target.known, *copies]
+    layers = [blob_layer(blob) for blob in blobs]
     size = sum(layer.size for layer in layers)
-    for blob, layer in zip(target.blobs, layers, strict=False):
+    for blob, layer in zip(blobs, layers, strict=True):
+        if blob in target.known:
+            continue
         progress.step(f"pushing {layer.digest[:19]}", layer.size)
         push_blob(blob, layer, destination, progress)
     bootstrap = _typed(target.bootstrap.descriptor, form)
@@ -158,6 +165,8 @@ def _typed(bootstrap: Descriptor, form: TargetForm) -> Descriptor:
 def blob_layer(blob: Blob) -> Descriptor:
     record = blob.record
     annotations = {NYDUS_BLOB_ANNOTATION: "true"}
+    if record.features & STARTUP_FEATURES:
+        annotations[NYDUS_STARTUP_ANNOTATION] = "true"
     if record.features & BlobFeature.SEPARATE:  # only its metadata is ours
         annotations[NYDUS_REFERENCE_ANNOTATION] = f"sha256:{record.blob_id}"
         metadata = f"sha256:{record.meta_digest.hex()}"
@@ -189,15 +198,18 @@ def _config(target: Target, layers: Sequence[Descriptor]) -> dict[str, Any]:
     diff_ids = [layer.digest for layer in layers[:-1]]
     diff_ids.append(target.bootstrap.diff_id)
     kept = target.kept if len(layers) > 1 else [False] * len(target.kept)
-    known = len(target.known) if len(layers) > 1 else 0
+    added = ["Nydus Chunk Dictionary"] * len(target.known)
+    added += ["Nydus start-up blob"] * bool(target.copies)
     return {
         **{key: value for key, value in source.items() if key not in ("history", "rootfs")},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        "history": _history(source, kept, known),
+        "history": _history(source, kept, added if len(layers) > 1 else []),
     }
 
 
-def _history(config: Mapping[str, Any], kept: Sequence[bool], known: int) -> list[dict[str, Any]]:
+def _history(
+    config: Mapping[str, Any], kept: Sequence[bool], added: Sequence[str]
+) -> list[dict[str, Any]]:
     """The source's history, if it tells of as many layers as there are, and our layers'."""
     told = config.get("history")
     entries = [dict(entry) for entry in told or () if isinstance(entry, dict)]
@@ -211,8 +223,7 @@ def _history(config: Mapping[str, Any], kept: Sequence[bool], known: int) -> lis
     own = {"created_by": "Nydus Converter", "comment": "Nydus Bootstrap Layer"}
     if isinstance(config.get("created"), str):
         own = {"created": config["created"], **own}
-    dictionary = {**own, "comment": "Nydus Chunk Dictionary"}
-    return [*entries, *[dictionary] * known, own]
+    return [*entries, *({**own, "comment": comment} for comment in added), own]
 
 
 class _Hashing:

@@ -11,7 +11,11 @@ from fs.format.blobtable import STARTUP_FEATURES
 from fs.format.errors import UsageError, local_errors
 from fs.registry.copying import copy_blob, referred_layers
 from fs.registry.descriptor import Descriptor, describe
-from fs.registry.manifest import NYDUS_BLOB_ANNOTATION, find_bootstrap_layer
+from fs.registry.manifest import (
+    NYDUS_BLOB_ANNOTATION,
+    NYDUS_STARTUP_ANNOTATION,
+    find_bootstrap_layer,
+)
 from fs.registry.mediatypes import NYDUS_BLOB, OCI_CONFIG, OCI_MANIFEST
 from fs.registry.store import Image, ImageWriter
 from nydusify.blobs.layer_blob import Blob
@@ -19,8 +23,6 @@ from nydusify.images.bootstraps import Stack
 from nydusify.images.opened import OpenedImage
 from nydusify.outputs.publish import BootstrapLayer, make_bootstrap_layer
 from nydusify.report import Progress
-
-_STARTUP_ANNOTATION = "containerd.io/snapshot/nydus-separated-blob-with-prefetch-files"
 
 
 class Republished(NamedTuple):
@@ -113,7 +115,7 @@ def blob_layer(blob: Blob) -> Descriptor:
     digest = f"sha256:{blob.record.blob_id}"
     annotations = {NYDUS_BLOB_ANNOTATION: "true"}
     if blob.record.features & STARTUP_FEATURES:
-        annotations[_STARTUP_ANNOTATION] = "true"
+        annotations[NYDUS_STARTUP_ANNOTATION] = "true"
     return Descriptor(NYDUS_BLOB, digest, blob.record.compressed_size, annotations)
 
 

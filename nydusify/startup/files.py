@@ -7,9 +7,8 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from fs.format.bootstrap import Bootstrap
 from fs.format.errors import FormatError
 
 #: nid, offset, length → bytes of a regular file.
@@ -20,6 +19,34 @@ _BUFFER = 4 << 10
 #: Of an image, and by one stream, at most so much is read: some may be made to be read for ever.
 _MOST = 1 << 30
 _MOST_OF_A_STREAM = 4 << 20
+
+
+class Attributes(Protocol):
+    @property
+    def mode(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> bytes: ...
+    @property
+    def nid(self) -> int: ...
+
+
+class Tree(Protocol):
+    """What is asked of an image: a bootstrap, or a tree that has none yet."""
+
+    name: str
+
+    @property
+    def root(self) -> int: ...
+    def inode(self, nid: int) -> Attributes: ...
+    def entries(self, nid: int) -> Iterator[Named]:
+        """The names in a directory, sorted."""
+
+    def readlink(self, nid: int) -> bytes: ...
 
 
 class File(NamedTuple):
@@ -52,24 +79,24 @@ class File(NamedTuple):
 
 
 class ImageFiles:
-    """The tree of a bootstrap. Paths are text as os.fsdecode makes it.
+    """The files of a tree. Paths are text as os.fsdecode makes it.
 
     FormatError when more is read than any start could need.
     """
 
-    def __init__(self, bootstrap: Bootstrap, read: Read) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, tree: Tree, read: Read) -> None:
+        self._tree = tree
         self._read = read
         self._left = _MOST
         self.find = lru_cache(1 << 16)(self._find)
         # Interpreters look for most names in many places: whole directories pay.
-        self._inode = lru_cache(1 << 16)(bootstrap.inode)
+        self._inode = lru_cache(1 << 16)(tree.inode)
         self._entries = lru_cache(1 << 12)(self._directory)
 
     def _find(self, path: str) -> File | None:
         """What a program finds at an absolute path; None if there is nothing."""
         todo = os.fsencode(path).split(b"/")[::-1]
-        nids, names = [self._bootstrap.root], [b""]
+        nids, names = [self._tree.root], [b""]
         links = 0
         while todo:
             name = todo.pop()
@@ -85,7 +112,7 @@ class ImageFiles:
                 links += 1
                 if links > _MAX_LINKS:
                     return None
-                target = self._bootstrap.readlink(nid)
+                target = self._tree.readlink(nid)
                 if target.startswith(b"/"):
                     del nids[1:], names[1:]
                 todo += target.split(b"/")[::-1]
@@ -100,7 +127,7 @@ class ImageFiles:
         """The names in a directory; none if it is another kind of file."""
         if not stat.S_ISDIR(self._inode(nid).mode):
             return {}
-        return {entry.name: entry.nid for entry in self._bootstrap.entries(nid)}
+        return {entry.name: entry.nid for entry in self._tree.entries(nid)}
 
     def file(self, path: str) -> File | None:
         """The regular file there, if it is one."""
@@ -112,7 +139,7 @@ class ImageFiles:
         found = self.find(path)
         if found is None or not found.is_directory:
             return []
-        return [os.fsdecode(entry.name) for entry in self._bootstrap.entries(found.nid)]
+        return [os.fsdecode(entry.name) for entry in self._tree.entries(found.nid)]
 
     def below(self, path: str, limit: int, without: str = "") -> Iterator[File]:
         """The regular files in a directory and in those below it, in order, at most `limit`.
@@ -140,7 +167,7 @@ class ImageFiles:
         length = left if length is None else min(length, left)
         self._left -= length
         if self._left < 0:
-            raise FormatError("its start would read too much", self._bootstrap.name)
+            raise FormatError("its start would read too much", self._tree.name)
         return self._read(file.nid, offset, length) if length else b""
 
     def text(self, file: File, limit: int) -> str:

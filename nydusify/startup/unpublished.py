@@ -1,27 +1,28 @@
-"""The guess for an image that is being converted, read from its blobs before they are published."""
+"""The start-up set of an image that is being converted, found in its tree and its blobs' files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fs.backend.blobs import BlobBackend
 from fs.backend.configured import open_configured
 from fs.backend.image import ImageBackend
 from fs.format.errors import VerifyError, local_errors
-from fs.image.contents import Contents, open_contents
-from fs.image.tree import map_bootstrap
-from fs.registry.config import ImageConfig, parse_config
+from fs.format.tree import Chunk, Node
+from fs.registry.config import parse_config
 from fs.registry.store import open_reader
+from fs.tar.paths import clean
 from nydusify.blobs.layer_blob import Blob
+from nydusify.blobs.stored_chunks import StoredChunks
+from nydusify.layers.paths import lookup
 from nydusify.options import ConvertOptions
 from nydusify.outputs.publish import encode_json
+from nydusify.startup.converted_tree import ConvertedTree, chunks_of
 from nydusify.startup.files import ImageFiles
 from nydusify.startup.guess import guess
-from nydusify.startup.wanted import Want
 
 
 class BlobFiles:
@@ -58,25 +59,50 @@ class BlobFiles:
         return self._there
 
 
-class Unpublished(NamedTuple):
-    """An image that is whole, but for its bootstrap's prefetch table."""
+class Startup(NamedTuple):
+    """What a start reads, in about its order: files as a whole, and all of it as chunks."""
 
-    contents: Contents
-    config: ImageConfig
-
-    def guess(self) -> list[Want]:
-        """What its start is thought to read."""
-        return guess(ImageFiles(self.contents.bootstrap, self.contents.read), self.config)
+    files: list[Node]
+    chunks: list[Chunk]
 
 
-@contextmanager
-def open_unpublished(
-    bootstrap: Path, files: BlobFiles, config: Mapping[str, Any], work: Path
-) -> Iterator[Unpublished]:
-    """The image of a bootstrap file and `files`; what is decoded lies below `work` meanwhile."""
-    with ExitStack() as stack:
-        opened = map_bootstrap(str(bootstrap))
-        stack.callback(opened.close)
-        stack.enter_context(closing(files))
-        contents = stack.enter_context(open_contents(opened, files, str(work / "startup")))
-        yield Unpublished(contents, parse_config(encode_json(dict(config)), "configuration"))
+def told(root: Node, nodes: Iterable[Node], chunk_size: int) -> Startup:
+    """Of files that somebody named; a directory stands for all below it."""
+    listed = list(dict.fromkeys(nodes))
+    files = (file for node in listed if node is not root for file in _files_below(node))
+    return Startup(listed, [each for file in files for each in _whole(file, chunk_size)])
+
+
+def guessed(
+    root: Node, stored: StoredChunks, config: Mapping[str, Any], chunk_size: int
+) -> Startup:
+    """Of the image with the configuration `config`. What is not understood adds nothing."""
+    tree = ConvertedTree(root, stored, chunk_size, "image")
+    parsed = parse_config(encode_json(dict(config)), "configuration")
+    files, chunks = [], []
+    for want in guess(ImageFiles(tree, tree.read), parsed):
+        node = lookup(root, clean(os.fsencode(want.file.path), "start-up file"))
+        assert node is not None
+        if list(want.spans) == [(0, want.file.size)]:
+            files.append(node)
+        chunks += chunks_of(node, chunk_size, want.spans)
+    return Startup(files, chunks)
+
+
+def joined(first: Startup, then: Startup) -> Startup:
+    """Both, everything once."""
+    return Startup(
+        list(dict.fromkeys(first.files + then.files)),
+        list(dict.fromkeys(first.chunks + then.chunks)),
+    )
+
+
+def _whole(node: Node, chunk_size: int) -> list[Chunk]:
+    return chunks_of(node, chunk_size, [(0, node.size)]) if node.size else []
+
+
+def _files_below(node: Node) -> Iterator[Node]:
+    if stat.S_ISREG(node.mode):
+        yield node
+    for _, child in sorted(node.children.items()):
+        yield from _files_below(child)

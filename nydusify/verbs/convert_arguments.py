@@ -144,9 +144,10 @@ def _add_startup(group: argparse._ArgumentGroup) -> None:
     listed.add_argument("--prefetch-dir", metavar="PATH", help="the same for one path")
     group.add_argument(
         "--startup",
-        choices=("guess", "none"),
-        help="guess from the image's files what else its start reads (default: where neither"
-        " these paths nor the layers say it)",
+        choices=("auto", "blob", "guess", "none"),
+        help="guess from the image's files what else its start reads, and list that (guess),"
+        " copy all that is read first to a blob of its own (blob), or only what pays most (auto)."
+        " Default: auto, with a guess where neither these paths nor the layers say it",
     )
 
 
