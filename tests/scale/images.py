@@ -56,6 +56,10 @@ def mounted(source: str, directory: Path, *options: object) -> Iterator[Mounted]
 def bootstrap_of(layout: Path, directory: Path) -> Path:
     """The bootstrap of the image in `layout`, as a file in `directory`."""
     layer = blob_path(layout, manifest_of(layout, "nydus")["layers"][-1]["digest"])
+    directory.mkdir(exist_ok=True)
+    bootstrap = directory / "image.boot"
     with tarfile.open(layer) as archive:
-        archive.extract("image/image.boot", directory, filter="data")
-    return directory / "image/image.boot"
+        member = archive.extractfile("image/image.boot")
+        assert member
+        bootstrap.write_bytes(member.read())
+    return bootstrap
