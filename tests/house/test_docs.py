@@ -19,6 +19,9 @@ DOCUMENTS = tracked_files("*.md")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 DEV_VERB = re.compile(r"\./dev ([a-z]+)")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+OWN_PATH = re.compile(
+    r"(?<![\w./-])((?:fs|nydusify|runner|snapshotter|tests|benchmarks|docs)/[\w./-]+\.[a-z]+)\b"
+)
 # Names of the place where this was written, of no meaning elsewhere.
 FOREIGN_PATHS = re.compile(r"/[w]ork/|\.\./[s]hared")
 
@@ -65,6 +68,17 @@ def test_documented_dev_verbs_exist(document: Path) -> None:
 def test_links_lead_somewhere(document: Path) -> None:
     targets = LINK.findall(document.read_text())
     assert [name for name in targets if not (document.parent / name).exists()] == []
+
+
+def test_files_that_are_named_are_there() -> None:
+    """In documents, and in what modules say of each other."""
+    named = {
+        (str(path.relative_to(REPOSITORY)), name)
+        for path in tracked_files("*.md", "*.py")
+        for name in OWN_PATH.findall(path.read_text())
+    }
+    assert ("README.md", "docs/startup.json") in named
+    assert [pair for pair in sorted(named) if not (REPOSITORY / pair[1]).exists()] == []
 
 
 def test_no_paths_of_one_workplace() -> None:
