@@ -25,6 +25,7 @@ from fs.tar.pax import (
     parse_pax_time,
     parse_pax_xattrs,
 )
+from fs.tar.plain import PlainHeaders
 from fs.tar.sparse import gnu_segments, pax_segments, pax_segments_in_data
 
 _BLOCK = 512
@@ -78,6 +79,7 @@ class TarReader:
         self._unread = 0
         self._padding = 0
         self._globals = PaxRecords({}, [])
+        self._plain = PlainHeaders()
 
     def read(self, size: int) -> bytes:
         """The next `size` packed bytes of the entry's content, all of them."""
@@ -87,20 +89,28 @@ class TarReader:
         return self._stream.take_exactly(size)
 
     def __iter__(self) -> Iterator[Entry]:
+        stream, plain = self._stream, self._plain
         while True:
-            self._stream.skip(self._unread + self._padding)
-            self._unread = self._padding = 0
-            entry = self._next_entry()
+            if rest := self._unread + self._padding:
+                stream.skip(rest)
+                self._unread = self._padding = 0
+            start = stream.offset
+            header = stream.take(_BLOCK)
+            whole = len(header) == _BLOCK and not self._globals.values
+            entry = plain.entry(header, start) if whole else None
+            if entry is not None:
+                self._unread, self._padding = entry.size, -entry.size % _BLOCK
+                yield entry
+                continue
+            entry = self._next_entry(header, start)
             if entry is None:
                 return
             yield entry
 
-    def _next_entry(self) -> Entry | None:
-        """The next header with all its extension headers; None at the end of the archive."""
+    def _next_entry(self, header: bytes, start: int) -> Entry | None:
+        """The entry that begins with `header`, with all its extension headers; None at the end."""
         extensions: dict[bytes, bytes] = {}
-        start = self._stream.offset
         while True:
-            header = self._stream.take(_BLOCK)
             if len(header) < _BLOCK or header == _ZERO_BLOCK:
                 self._end(header, extensions, start)
                 return None
@@ -114,6 +124,7 @@ class TarReader:
                 self._set_globals(self._extension(fields, where), where)
             else:
                 return self._entry(header, fields, extensions, start)
+            header = self._stream.take(_BLOCK)
 
     def _end(self, header: bytes, extensions: dict[bytes, bytes], start: int) -> None:
         if 0 < len(header) < _BLOCK:

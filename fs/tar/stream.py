@@ -79,6 +79,11 @@ class LayerStream:
         return taken
 
     def skip(self, size: int) -> None:
+        end = self._at + size
+        if end <= len(self._block):
+            self._at = end
+            self.offset += size
+            return
         while size > 0:
             size -= len(self.take_exactly(min(size, _BLOCK)))
 

@@ -1,7 +1,7 @@
 """The conversion of one image: layers to blobs, trees merged, image pushed.
 
-Layers are converted one after the other, each in one pass over its bytes. The
-result depends on the source and the options alone, not on threads, time or machine.
+Layers are converted two at a time, each in one pass over its bytes. The result depends on
+the source and the options alone, not on threads, time or machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from nydusify.blobs.sharing import News, Shared, Sharing
 from nydusify.blobs.stored_chunks import StoredChunks
 from nydusify.blobs.uploads import Uploads
 from nydusify.layers.converted_layer import ConvertedLayer
-from nydusify.layers.layer_conversion import LayerOptions, convert_layer
+from nydusify.layers.layer_conversion import LayerOptions
+from nydusify.layers.layer_queue import LayerQueue, Turn
 from nydusify.layers.merge import apply
 from nydusify.layers.paths import lookup, resolve
 from nydusify.layers.sources import SourceImage, SourceLayer
@@ -186,58 +187,48 @@ def convert_layers(
     """
     gc.set_threshold(*_COLLECTIONS)
     shaping = layer_options(options, dictionary)
-    converted: list[ConvertedLayer] = []
-    seconds: list[float] = []
-    kept: list[bool] = []
+    turns: list[Turn] = []
     news = News(len(layers))
-    with ThreadPoolExecutor(options.threads, "compress") as pool:
-        for number, source in enumerate(layers, 1):
-            progress.step(f"layer {number} of {len(layers)}", source.size)
-            started = time.monotonic()
-            layer = store.find(source, shaping) if store else None
-            kept.append(layer is not None)
-            if layer is None:
-                path = work / f"blob-{number}"
-                layer = convert_layer(source, shaping, path, pool, progress.advance, dictionary)
-                if store:
-                    store.keep(source, shaping, layer)
+    with (
+        ThreadPoolExecutor(options.threads, "compress") as pool,
+        LayerQueue(len(layers), shaping, work, pool, progress, dictionary) as queue,
+    ):
+        for source in layers:
+            queue.put(source, store.find(source, shaping) if store else None)
+        for turn in queue:
+            layer = turn.layer
+            if store and not turn.kept:
+                store.keep(turn.source, shaping, layer)
             if news.has(layer.chunks) and layer.blob and finished:
                 finished(layer.blob)
-            converted.append(layer)
-            seconds.append(round(time.monotonic() - started, 3))
-    merged = _merged(layers, converted, seconds, dictionary)
-    pairs = zip(merged.figures, kept, strict=True)
-    return replace(merged, figures=[replace(each, kept=was_kept) for each, was_kept in pairs])
+            turns.append(turn)
+    return _merged(turns, dictionary)
 
 
-def _merged(
-    sources: Sequence[SourceLayer],
-    layers: Sequence[ConvertedLayer],
-    seconds: Sequence[float],
-    dictionary: ChunkDictionary | None,
-) -> Converted:
+def _merged(turns: Sequence[Turn], dictionary: ChunkDictionary | None) -> Converted:
     root = Node(_ROOT_MODE)
-    for layer in layers:
-        apply(root, layer.layer)
+    for turn in turns:
+        apply(root, turn.layer.layer)
     others = dictionary.tables if dictionary else []
-    sharing = Sharing(root, [layer.chunks for layer in layers], others)
+    sharing = Sharing(root, [turn.layer.chunks for turn in turns], others)
     used = {id(table): table.blob_index for table in sharing.used}
     blobs = []
     figures = []
-    for source, layer, shared, took in zip(sources, layers, sharing.shared, seconds, strict=True):
+    for turn, shared in zip(turns, sharing.shared, strict=True):
+        layer = turn.layer
         blob = layer.blob if id(layer.chunks) in used else None
         if blob is not None:
             blob.record.index = layer.chunks.blob_index
             blobs.append(blob)
-        figures.append(_figures(source, layer, blob, shared, took))
+        figures.append(_figures(turn, blob, shared))
     known = []
     for table in sharing.used[len(blobs) :]:
         assert dictionary
         record = dictionary.record(table)  # what other images start with is nothing to us
         features = record.features & ~STARTUP_FEATURES
         known.append(replace(record, index=table.blob_index, features=features))
-    startup = [path for layer in layers for path in layer.startup]
-    tables = [*(layer.chunks for layer in layers), *others]
+    startup = [path for turn in turns for path in turn.layer.startup]
+    tables = [*(turn.layer.chunks for turn in turns), *others]
     return Converted(root, blobs, figures, startup, known, tables)
 
 
@@ -264,18 +255,18 @@ def write_bootstrap_file(
     return listed
 
 
-def _figures(
-    source: SourceLayer, layer: ConvertedLayer, blob: Blob | None, shared: Shared, seconds: float
-) -> LayerFigures:
+def _figures(turn: Turn, blob: Blob | None, shared: Shared) -> LayerFigures:
+    layer = turn.layer
     return LayerFigures(
-        source_digest=source.digest,
-        source_size=source.size,
+        source_digest=turn.source.digest,
+        source_size=turn.source.size,
         blob_digest=f"sha256:{blob.record.blob_id}" if blob else "",
         blob_size=blob.record.compressed_size if blob else 0,
         chunks=blob.record.chunk_count if blob else 0,
         shared_chunks=layer.shared + shared.chunks,
         shared_size=layer.shared_size + shared.size,
-        seconds=seconds,
+        seconds=turn.seconds,
+        kept=turn.kept,
     )
 
 
