@@ -1,7 +1,8 @@
 """What all processes of one run use: a cgroup that every command of the run is started in.
 
-Containers are in it, too, where the runtime makes no cgroup v2 for them (as on machines whose
-controllers are those of cgroup v1). It also ends whatever a run leaves behind.
+Containers are in it, too. Where controllers are those of cgroup v1 the runtime makes no cgroup
+v2 for them; elsewhere it makes one below /sys/fs/cgroup, which is then shown to be the run's.
+The group also ends whatever a run leaves behind.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from types import TracebackType
 from fs import mounts
 
 _END_SECONDS = 20.0
+_SHOWN = Path("/sys/fs/cgroup")
+#: Where the commands are: a group with others below it that get controllers holds no process.
+_COMMANDS = "commands"
 
 
 @contextmanager
@@ -35,9 +39,12 @@ class Account:
 
     def __init__(self, groups: Path) -> None:
         self._group = groups / f"startup-{os.getpid()}-{time.monotonic_ns()}"
-        self._group.mkdir()
+        (self._group / _COMMANDS).mkdir(parents=True)
+        self._unified = (_SHOWN / "cgroup.controllers").exists()
 
     def __enter__(self) -> Account:
+        if self._unified:
+            mounts.mount(str(self._group), _SHOWN, None, mounts.MS_BIND)
         return self
 
     def __exit__(
@@ -46,12 +53,16 @@ class Account:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.end()
+        try:
+            self.end()
+        finally:
+            if self._unified:
+                mounts.umount(_SHOWN, mounts.MNT_DETACH)
 
     def wrap(self, command: Sequence[str]) -> list[str]:
         """The command as one that enters the group first."""
         enter = 'echo 0 >"$0" && exec "$@"'
-        return ["sh", "-c", enter, str(self._group / "cgroup.procs"), *command]
+        return ["sh", "-c", enter, str(self._group / _COMMANDS / "cgroup.procs"), *command]
 
     def cpu_seconds(self) -> float:
         """Of all processes that are or were in the group."""
@@ -65,7 +76,7 @@ class Account:
         """Bytes: each living process's largest resident set, outside of containers, added up."""
         own = os.readlink("/proc/self/ns/pid")
         total = 0
-        for number in (self._group / "cgroup.procs").read_text().split():
+        for number in (self._group / _COMMANDS / "cgroup.procs").read_text().split():
             with suppress(OSError):
                 if os.readlink(f"/proc/{number}/ns/pid") == own:
                     total += _peak(Path(f"/proc/{number}/status"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,15 +20,14 @@ from benchmarks.isolation import isolate
 from benchmarks.suite import machine
 from benchmarks.suite.modes import Mode
 from benchmarks.suite.networks import NETWORKS, Network
-from benchmarks.suite.records import Records, load, resume_or_begin
+from benchmarks.suite.plan import HEADLINE_MODES, HEADLINE_NETWORK, Asked
+from benchmarks.suite.records import Records, load, resume_or_begin, set_aside
 from benchmarks.suite.subject import Subject
-from benchmarks.suite.suite import Asked, all_modes, measure, say
+from benchmarks.suite.suite import Outcome, all_modes, convert_all, measure, say
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = REPOSITORY / ".cache"
 RESULTS = REPOSITORY / "benchmarks/results"
-QUICK_MODES = ("oci-containerd", "estargz-optimized", "nydus", "nydus-optimized")
-QUICK_NETWORKS = ("100mbit",)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     add = top.add_argument
     add("--quick", action="store_true", help="four images, few modes and networks: ten minutes")
     add("--images", metavar="A,B", help="only these (default: all of the catalogue)")
+    add("--alpine", type=Path, metavar="FILE",
+        help="the root file system of Alpine, a tar: one more image")  # fmt: skip
     add("--modes", metavar="A,B", help="only these (default: all whose tools are there)")
     add("--networks", metavar="A,B", help=f"only these (default: {','.join(NETWORKS)})")
     add("--runs", type=int, metavar="N", help="starts of each kind (default 5, quick 3)")
@@ -52,7 +54,10 @@ def parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE",
         help="the record (default: bench.jsonl or bench-quick.jsonl in .cache/)")  # fmt: skip
     add("--seed", type=int, metavar="N", help="of the order of runs (default: a new one)")
+    add("--minutes", type=float, metavar="N", help="begin no run after so long: go on another day")
     add("--fresh", action="store_true", help="begin anew, whatever was interrupted")
+    add("--mix", action="store_true", help="go on with what other code or another machine began")
+    add("--prepare", action="store_true", help="build and convert what is needed, measure nothing")
     add("--compare", type=Path, metavar="OLD.json", help="say what has become slower since then")
     add("--report", type=Path, metavar="FILE", help="measure nothing: report what is in FILE")
     add("--charts", type=Path, metavar="DIR", help="draw the charts there")
@@ -68,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.list:
             return show_choices()
         if arguments.report:
-            return report(load(arguments.report), arguments, failed=0)
+            return report(load(arguments.report), arguments, Outcome(0, 0))
         if arguments.compare:
             load(arguments.compare)  # before hours are spent
         return run(arguments, words)
@@ -89,40 +94,49 @@ def show_choices() -> int:
 
 def run(arguments: argparse.Namespace, words: list[str]) -> int:
     networks = chosen_networks(arguments)
-    recipes = chosen(arguments.images, quick=arguments.quick and not arguments.images)
+    recipes = chosen(
+        arguments.images,
+        quick=arguments.quick and not arguments.images,
+        alpine_file=arguments.alpine,
+    )
     modes = chosen_modes(arguments)
     # Built outside: it needs the way to the mirrors. Inside, all of it is found in the cache.
     subjects = [Subject(recipe, cached_image(recipe, CACHE / "images", say)) for recipe in recipes]
     isolate("benchmarks", words, network=True)
+    begun = time.monotonic()
     runs = arguments.runs or (3 if arguments.quick else 5)
     reads = (0 if arguments.quick else 2) if arguments.reads is None else arguments.reads
     asked = Asked(subjects, modes, networks, runs, reads)
+    if arguments.prepare:
+        convert_all(asked, CACHE)
+        return 0
     records = open_records(arguments, asked)
-    failed = measure(asked, records, CACHE)
-    if not failed:
+    until = begun + arguments.minutes * 60 if arguments.minutes else None
+    outcome = measure(asked, records, CACHE, until)
+    if not outcome.failed and not outcome.left:
         records.add("end")
-    return report(records, arguments, failed)
+    return report(records, arguments, outcome)
 
 
 def open_records(arguments: argparse.Namespace, asked: Asked) -> Records:
     path = arguments.json or CACHE / ("bench-quick.jsonl" if arguments.quick else "bench.jsonl")
     if arguments.fresh:
-        path.unlink(missing_ok=True)
+        set_aside(path)
     seed = random.randrange(1 << 30) if arguments.seed is None else arguments.seed
     head = {
         "asked": {
-            "images": [subject.layout.name for subject in asked.subjects],
+            "images": [subject.name for subject in asked.subjects],
             "modes": [mode.name for mode in asked.modes],
             "networks": [network.name for network in asked.networks],
             "runs": asked.runs,
             "reads": asked.reads,
             "seed": arguments.seed,
-            "commit": machine.commit(),
         },
         "seed": seed,
+        "builds": {subject.name: subject.layout.name for subject in asked.subjects},
         **machine.description(),
     }
-    records, resumed = resume_or_begin(path, head)
+    records, resumed = resume_or_begin(path, head, mix=arguments.mix)
     say(f"{'going on with' if resumed else 'writing'} {path}")
     return records
 
@@ -130,7 +144,9 @@ def open_records(arguments: argparse.Namespace, asked: Asked) -> Records:
 def chosen_modes(arguments: argparse.Namespace) -> list[Mode]:
     """The modes that can be measured; says which cannot. LookupError for one that is not known."""
     known = all_modes(CACHE)
-    wanted = _names(arguments.modes, QUICK_MODES if arguments.quick else tuple(known), tuple(known))
+    wanted = _names(
+        arguments.modes, HEADLINE_MODES if arguments.quick else tuple(known), tuple(known)
+    )
     modes = []
     for name in wanted:
         if reason := known[name].missing():
@@ -141,7 +157,7 @@ def chosen_modes(arguments: argparse.Namespace) -> list[Mode]:
 
 
 def chosen_networks(arguments: argparse.Namespace) -> list[Network]:
-    usual = QUICK_NETWORKS if arguments.quick else tuple(NETWORKS)
+    usual = (HEADLINE_NETWORK,) if arguments.quick else tuple(NETWORKS)
     return [NETWORKS[name] for name in _names(arguments.networks, usual, tuple(NETWORKS))]
 
 
@@ -153,7 +169,7 @@ def _names(text: str | None, usual: tuple[str, ...], known: tuple[str, ...]) -> 
     return names
 
 
-def report(records: Records, arguments: argparse.Namespace, failed: int) -> int:
+def report(records: Records, arguments: argparse.Namespace, outcome: Outcome) -> int:
     """Print the tables, draw what is wanted, compare; the exit code."""
     from benchmarks.suite import compare, tables
 
@@ -172,9 +188,14 @@ def report(records: Records, arguments: argparse.Namespace, failed: int) -> int:
         from benchmarks.suite.results import write_results
 
         write_results(records, REPOSITORY)
-    if failed:
-        print(f"bench: {failed} runs failed; the same command tries them again", file=sys.stderr)
-    return 1 if failed or slower else 0
+    if outcome.left:
+        say(f"{outcome.left} runs are still to be done; the same command goes on with them")
+    if outcome.failed:
+        print(
+            f"bench: {outcome.failed} runs failed; the same command tries them again",
+            file=sys.stderr,
+        )
+    return 1 if outcome.failed or slower else 0
 
 
 if __name__ == "__main__":

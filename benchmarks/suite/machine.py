@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -10,6 +11,15 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_MEASURED = (
+    "fs", "nydusify", "runner", "snapshotter", "benchmarks/images", "benchmarks/stargz",
+    "benchmarks/measure.py", "benchmarks/services.py",
+    *(f"benchmarks/suite/{name}" for name in (
+        "account.py", "delay.c", "eager.py", "formats.py", "lazy.py", "modes.py", "networks.py",
+        "run.py", "scatter.py", "subject.py", "suite.py",
+    )),
+)  # fmt: skip
 _TOOLS = {
     "containerd": ["containerd", "--version"],
     "runc": ["runc", "--version"],
@@ -31,11 +41,23 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def code() -> str:
+    """A digest of all that decides what is measured and how: not of documents, tests, or charts."""
+    digest = hashlib.sha256()
+    for name in _MEASURED:
+        top = _REPOSITORY / name
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(f"{path.relative_to(_REPOSITORY)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def description() -> dict[str, object]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "commit": commit(),
+        "code": code(),
         "cores": os.cpu_count(),
         "processor": _processor(),
         "memory_bytes": memory,

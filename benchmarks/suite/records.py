@@ -3,7 +3,8 @@
 The first line, "head", says what was asked for, and where and by what it was measured.
 "format" lines tell of conversions, "run" lines of runs, "failure" lines of what went
 wrong, and "end" that nothing is missing. A file without an end is gone on with by who
-asks for the same; a last line that is not whole is cut off.
+asks for the same, a last line that is not whole is cut off, and "resumed" says by what
+the lines after it were measured.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 Line = dict[str, Any]
+
+#: What makes figures comparable: of the head, beside what was asked for.
+SAME = ("code", "builds", "processor", "cores", "kernel", "python", "unpigz", "versions")
 
 
 class Key(NamedTuple):
@@ -41,6 +45,15 @@ class Records:
     @property
     def head(self) -> Line:
         return self.lines[0]
+
+    @property
+    def heads(self) -> list[Line]:
+        """The first line and those of going on: by what all the others were measured."""
+        return [self.head, *self.of("resumed")]
+
+    @property
+    def last_head(self) -> Line:
+        return self.heads[-1]
 
     @property
     def complete(self) -> bool:
@@ -82,10 +95,11 @@ def load(path: Path) -> Records:
     return Records(lines, path)
 
 
-def resume_or_begin(path: Path, head: Line) -> tuple[Records, bool]:
+def resume_or_begin(path: Path, head: Line, *, mix: bool = False) -> tuple[Records, bool]:
     """The measurement that was interrupted, if the same was asked for; else a new one.
 
-    `head["asked"]` decides. What was there before is kept as FILE.before.
+    `head["asked"]` decides. ValueError if it is the same, but measured by other code or elsewhere
+    (`SAME`), unless `mix`. What was there before is kept as FILE.before.
     """
     if path.exists():
         try:
@@ -93,13 +107,25 @@ def resume_or_begin(path: Path, head: Line) -> tuple[Records, bool]:
         except ValueError:
             old = None
         if old and not old.complete and old.head["asked"] == head["asked"]:
+            changed = [name for name in SAME if old.last_head.get(name) != head.get(name)]
+            if changed and not mix:
+                raise ValueError(
+                    f"{path} was begun with another {', '.join(changed)} (commit "
+                    f"{old.last_head['commit']}): --mix goes on all the same, --fresh begins anew"
+                )
             _cut(path)
+            old.add("resumed", **{name: head[name] for name in head if name != "asked"})
             return old, True
-        path.replace(path.with_name(path.name + ".before"))
+        set_aside(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     records = Records([], path)
     records.add("head", **head)
     return records, False
+
+
+def set_aside(path: Path) -> None:
+    if path.exists():
+        path.replace(path.with_name(path.name + ".before"))
 
 
 def _cut(path: Path) -> None:

@@ -11,17 +11,21 @@ from benchmarks.suite.tables import markdown, source
 
 _BEGIN = "<!-- written by ./dev bench --record -->"
 _END = "<!-- end of what ./dev bench wrote -->"
+RECORD = "startup.jsonl"
 _HEADLINE = "startup.svg"
 
 
 def write_results(records: Records, repository: Path) -> None:
-    """Replace what is there. ValueError for a measurement that is not complete."""
-    if not records.complete:
-        raise ValueError("only a complete measurement is recorded")
+    """Replace what is there. ValueError for a measurement without a single start.
+
+    Of one that is not complete the lines are kept, too, so that it can be gone on with.
+    """
+    if not any(records.of("run", kind="start")):
+        raise ValueError("nothing is recorded of a measurement that has started no image")
     results = repository / "benchmarks/results"
     results.mkdir(exist_ok=True)
     lines = "".join(json.dumps(line) + "\n" for line in records.lines)
-    (results / "startup.jsonl").write_text(lines)
+    (results / RECORD).write_text(lines)
     (results / "README.md").write_text(f"# The latest measurement\n\n{markdown(records)}\n")
     draw_all(records, results)
     readme = repository / "README.md"

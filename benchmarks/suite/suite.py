@@ -1,43 +1,30 @@
-"""The measurement: images one after the other, the runs of each in a random order.
-
-The order is drawn from a seed that the record keeps, so that a measurement that is
-gone on with goes on in it.
-"""
+"""The measurement: registries with an image in all formats, and its runs one after the other."""
 
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.services import memory
 from benchmarks.suite.account import Account, group_tree
 from benchmarks.suite.eager import Containerd, Native, Podman
-from benchmarks.suite.formats import Shelf, wanted
+from benchmarks.suite.formats import Format, Shelf, wanted
 from benchmarks.suite.lazy import Lazyrun, Stargz, stargz_daemon
 from benchmarks.suite.modes import Mode
-from benchmarks.suite.networks import NETWORKS, Network, Wire, build_forwarder, wire
+from benchmarks.suite.networks import NETWORKS, Wire, build_forwarder, wire
+from benchmarks.suite.plan import Asked, turns
 from benchmarks.suite.records import Key, Records
 from benchmarks.suite.run import KINDS, Result, RunError
 from benchmarks.suite.subject import Place, Subject, detach_below
 from fs import mounts
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What to measure. `reads` is how often each tree is read through, both ways."""
-
-    subjects: Sequence[Subject]
-    modes: Sequence[Mode]
-    networks: Sequence[Network]
-    runs: int
-    reads: int
 
 
 def all_modes(cache: Path) -> dict[str, Mode]:
@@ -59,69 +46,82 @@ def all_modes(cache: Path) -> dict[str, Mode]:
     return {mode.name: mode for mode in known}
 
 
-def keys(asked: Asked, subject: Subject, seed: int) -> list[Key]:
-    """All runs of an image in their order. Trees are read through where that compares."""
-    found = []
-    for network in asked.networks:
-        for mode in asked.modes:
-            if local(mode) and network is not asked.networks[0]:
+class Outcome(NamedTuple):
+    """How many runs failed, and how many there was no time for."""
+
+    failed: int
+    left: int
+
+
+def measure(asked: Asked, records: Records, cache: Path, until: float | None = None) -> Outcome:
+    """Do what is not done, in namespaces of one's own; begin no run after `until` (monotonic)."""
+    done, failed, left = records.done(), 0, 0
+    with _laboratory(asked, cache) as lab:
+        for subject, todo in turns(asked, int(records.head["seed"]), done):
+            if until and time.monotonic() > until:
+                left += len(todo)
                 continue
-            repeats = {"start": asked.runs}
-            if not local(mode):
-                repeats |= {"read": asked.reads, "scatter": asked.reads}
-            for kind, count in repeats.items():
-                for repeat in range(count):
-                    found.append(Key(kind, subject.name, mode.name, network.name, repeat))
-    random.Random(f"{seed} {subject.name}").shuffle(found)
-    return found
+            modes = [mode for mode in asked.modes if mode.name in {key.mode for key in todo}]
+            with lab.image(subject, modes, records) as bench:
+                more_failed, more_left = bench.run_all(todo, records, until)
+            failed, left = failed + more_failed, left + more_left
+    return Outcome(failed, left)
 
 
-def local(mode: Mode) -> bool:
-    """Needs no network: measured on the first one only."""
-    return mode.again or mode.name == "native"
+def convert_all(asked: Asked, cache: Path) -> None:
+    """Have all conversions that a measurement needs in the cache, and measure nothing."""
+    with _laboratory(asked, cache, shaped=False) as lab:
+        for subject in asked.subjects:
+            with lab.image(subject, asked.modes, Records([])):
+                pass
 
 
-def measure(asked: Asked, records: Records, cache: Path) -> int:
-    """Do what is not done; how many runs failed. To be called in namespaces of one's own."""
-    shelf, done, failed = Shelf(cache / "formats"), records.done(), 0
-    seed = int(records.head["seed"])
-    subjects = list(asked.subjects)
-    random.Random(seed).shuffle(subjects)
-    shaped = any(network.megabits for network in asked.networks)
-    forwarder = build_forwarder(cache)
+@contextmanager
+def _laboratory(asked: Asked, cache: Path, *, shaped: bool | None = None) -> Iterator[_Laboratory]:
+    if shaped is None:
+        shaped = any(network.megabits for network in asked.networks)
     # Runtimes keep what they know of containers here; nobody's else is seen, or left.
     mounts.mount("tmpfs", "/run", "tmpfs", data="mode=0755")
     with tempfile.TemporaryDirectory(dir=cache, prefix="startup-") as name:
         work = Path(name)
         with group_tree(work / "cgroup") as groups:
-            for subject in subjects:
-                todo = [key for key in keys(asked, subject, seed) if key not in done]
-                if not todo:
-                    continue
-                home = work / subject.name
-                home.mkdir()
-                with memory(home / "data") as data, wire(home, data, forwarder, shaped) as way:
-                    prepare(asked, subject, shelf, data, way, home, records)
-                    bench = _Bench(asked, subject, way, home, groups)
-                    failed += bench.run_all(todo, records)
-                shutil.rmtree(home, ignore_errors=True)
-    return failed
+            yield _Laboratory(
+                Shelf(cache / "formats"), work, groups, build_forwarder(cache), shaped
+            )
 
 
-def prepare(
-    asked: Asked,
-    subject: Subject,
-    shelf: Shelf,
-    data: Path,
-    way: Wire,
-    home: Path,
-    records: Records,
-) -> None:
-    """Have all formats that the modes need in the registry, and their figures in the record."""
-    for form in wanted(mode.format for mode in asked.modes):
-        say(f"{subject.name}: {form.tag}")
-        with tempfile.TemporaryDirectory(dir=home, prefix="convert-") as work:
-            told = shelf.make(form, subject, data, way.near.host, Path(work))
+@dataclass(frozen=True)
+class _Laboratory:
+    """What all images are measured in; `shaped` if there is more than loopback."""
+
+    shelf: Shelf
+    work: Path
+    groups: Path
+    forwarder: Path
+    shaped: bool
+
+    @contextmanager
+    def image(self, subject: Subject, modes: Sequence[Mode], records: Records) -> Iterator[_Bench]:
+        """With registries that have all formats of the image that the modes need."""
+        home = self.work / subject.name
+        home.mkdir()
+        try:
+            with (
+                memory(home / "data") as data,
+                wire(home, data, self.forwarder, self.shaped) as way,
+            ):
+                for form in wanted(mode.format for mode in modes):
+                    self._make(form, subject, data, way.near.host, records)
+                yield _Bench(modes, subject, way, home, self.groups)
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+
+    def _make(
+        self, form: Format, subject: Subject, data: Path, host: str, records: Records
+    ) -> None:
+        """Have the format in the registry, and its figures in the record."""
+        with tempfile.TemporaryDirectory(dir=data.parent, prefix="convert-") as work:
+            told = self.shelf.make(form, subject, data, host, Path(work))
         if not any(records.of("format", image=subject.name, format=form.tag)):
             records.add("format", image=subject.name, format=form.tag, **told)
 
@@ -129,14 +129,18 @@ def prepare(
 class _Bench:
     """The runs of one image."""
 
-    def __init__(self, asked: Asked, subject: Subject, way: Wire, home: Path, groups: Path) -> None:
-        self._modes = {mode.name: mode for mode in asked.modes}
+    def __init__(
+        self, modes: Sequence[Mode], subject: Subject, way: Wire, home: Path, groups: Path
+    ) -> None:
+        self._modes = {mode.name: mode for mode in modes}
         self._subject, self._way, self._home, self._groups = subject, way, home, groups
 
-    def run_all(self, todo: Sequence[Key], records: Records) -> int:
-        """Returns how many failed; each is recorded when it is over."""
+    def run_all(self, todo: Sequence[Key], records: Records, until: float | None) -> Outcome:
+        """Each is recorded when it is over."""
         failed = 0
         for number, key in enumerate(todo, 1):
+            if until and time.monotonic() > until:
+                return Outcome(failed, len(todo) - number + 1)
             where = f"{key.image} {number}/{len(todo)}: {key.kind} by {key.mode} over {key.network}"
             try:
                 result, seconds = self._run(key)
@@ -148,7 +152,7 @@ class _Bench:
             fields = result.fields() | self._laziness(key, result, records)
             records.add("run", **key._asdict(), **fields, load=os.getloadavg()[0])
             say(f"{where}: {_shown(result)} (in all {seconds:.1f} s)")
-        return failed
+        return Outcome(failed, 0)
 
     def _laziness(self, key: Key, result: Result, records: Records) -> dict[str, bool]:
         """Whether a lazy mode was ready with less than the whole image; the wire is the judge."""

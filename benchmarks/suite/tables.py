@@ -88,12 +88,15 @@ def markdown(records: Records) -> str:
 
 def source(records: Records) -> str:
     """One line about the measurement."""
-    head = records.head
+    head = records.last_head
+    dates = " to ".join(sorted({each["date"][:10] for each in records.heads}))
+    commits = ", ".join(dict.fromkeys(each["commit"] for each in records.heads))
     versions = ", ".join(f"{name} {version}" for name, version in head["versions"].items())
     return (
         f"{head['cores']} cores, {head['memory_bytes'] / 2**30:.0f} GiB, Linux {head['kernel']}, "
-        f"Python {head['python']}, {versions}; {head['date'][:10]}, commit {head['commit']}, "
-        f"seed {head['seed']}; caches empty and page cache dropped before each run"
+        f"Python {head['python']}, {versions}; {dates}, commit {commits}, "
+        f"seed {records.head['seed']}; caches empty and page cache dropped before each run"
+        + ("" if records.complete else "; not all of what was asked for is done")
     )
 
 

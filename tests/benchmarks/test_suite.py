@@ -1,4 +1,4 @@
-"""What is measured and in which order; and one small measurement from end to end."""
+"""What there is to be measured; and one small measurement from end to end."""
 
 from __future__ import annotations
 
@@ -12,33 +12,11 @@ import pytest
 from benchmarks.images.catalogue.languages import FLASK, PYTHON
 from benchmarks.images.catalogue.systems import BUSYBOX
 from benchmarks.suite.cli import parser
-from benchmarks.suite.networks import NETWORKS
 from benchmarks.suite.run import awaited
 from benchmarks.suite.subject import Subject
-from benchmarks.suite.suite import Asked, all_modes, keys
+from benchmarks.suite.suite import all_modes
 from nydusify.startup.readiness import Line
 from tests.conftest import REPOSITORY, programs_missing
-
-
-def asked(*modes: str) -> Asked:
-    known = all_modes(Path("/nowhere"))
-    subjects = [Subject(BUSYBOX, Path("/nowhere"))]
-    networks = [NETWORKS["loopback"], NETWORKS["20mbit"]]
-    return Asked(subjects, [known[name] for name in modes], networks, runs=3, reads=1)
-
-
-def test_every_run_has_its_turn_once() -> None:
-    what = asked("oci-containerd", "nydus", "native")
-    found = keys(what, what.subjects[0], seed=1)
-    assert len(found) == len(set(found)) == 2 * 2 * (3 + 2) + 3
-    assert {key.network for key in found if key.mode == "native"} == {"loopback"}
-
-
-def test_order_is_random_and_comes_from_the_seed() -> None:
-    what = asked("oci-containerd", "nydus")
-    subject = what.subjects[0]
-    assert keys(what, subject, 1) == keys(what, subject, 1)
-    assert keys(what, subject, 1) != keys(what, subject, 2) != sorted(keys(what, subject, 2))
 
 
 def test_whole_command_line_is_made_of_the_image_and_the_run() -> None:
@@ -94,8 +72,13 @@ def test_small_measurement_is_recorded_and_not_done_twice(tmp_path: Path) -> Non
     assert run["at_ready"]["cpu_seconds"] > 0
     assert "| busybox | nydus |" in done.stdout
     record.write_text("".join(json.dumps(line) + "\n" for line in lines[:4]))
+    done = subprocess.run(
+        [*command, "--minutes", "0.0001"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 runs are still to be done; the same command goes on with them" in done.stderr
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     again = [json.loads(line) for line in record.read_text().splitlines()]
     assert again[:4] == lines[:4]
-    assert [line["record"] for line in again[4:]] == ["run", "end"]
+    assert [line["record"] for line in again[4:]] == ["resumed", "resumed", "run", "end"]

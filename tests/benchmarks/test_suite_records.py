@@ -9,7 +9,9 @@ import pytest
 
 from benchmarks.suite.records import Key, load, resume_or_begin
 
-HEAD = {"asked": {"images": ["a"], "runs": 2}, "seed": 5}
+HEAD = {
+    "asked": {"images": ["a"], "runs": 2}, "seed": 5, "commit": "abc", "code": "1", "cores": 2,
+}  # fmt: skip
 RUN = Key("start", "a", "nydus", "loopback", 0)
 
 
@@ -26,8 +28,25 @@ def test_interrupted_measurement_is_gone_on_with(tmp_path: Path) -> None:
     assert again.done() == {RUN}
     again.add("end")
     assert [json.loads(line)["record"] for line in path.read_text().splitlines()] == [
-        "head", "run", "end",
+        "head", "run", "resumed", "end",
     ]  # fmt: skip
+
+
+def test_documents_may_change_meanwhile_but_not_code(tmp_path: Path) -> None:
+    path = tmp_path / "bench.jsonl"
+    resume_or_begin(path, HEAD)
+    other = {**HEAD, "commit": "def"}
+    again, resumed = resume_or_begin(path, other)
+    assert resumed
+    assert [head["commit"] for head in again.heads] == ["abc", "def"]
+    kept = path.read_text()
+    newer = {**other, "code": "2", "cores": 4}
+    with pytest.raises(ValueError, match=r"another code, cores \(commit def\): --mix"):
+        resume_or_begin(path, newer)
+    assert path.read_text() == kept
+    again, resumed = resume_or_begin(path, newer, mix=True)
+    assert resumed
+    assert again.last_head["code"] == "2"
 
 
 def test_a_failure_is_tried_again(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ import pytest
 
 from benchmarks.suite.compare import changes, markdown
 from benchmarks.suite.crossover import share_where_eager_wins
+from benchmarks.suite.records import Records, load
+from benchmarks.suite.results import write_results
 from benchmarks.suite.tables import markdown as tables
-from benchmarks.suite.tables import spread
-from tests.benchmarks.measurement import measurement, scattered
+from benchmarks.suite.tables import source, spread
+from tests.benchmarks.measurement import HEAD, measurement, scattered
 
 
 def test_percentile_lies_between_samples() -> None:
@@ -71,6 +73,48 @@ def test_lazy_that_always_wins_has_no_crossover() -> None:
     scattered(records, "oci-containerd", {"0.50": 10.0, "1.00": 11.0})
     scattered(records, "nydus", {"0.50": 4.0, "1.00": 10.0})
     assert share_where_eager_wins(records, "python", "nydus", "100mbit") == 1.0
+
+
+def test_all_of_what_was_measured_by_is_said() -> None:
+    records = measurement([10.0], [2.0])
+    assert "2026-01-02, commit abc" in source(records)
+    assert "not all of what was asked for is done" in source(records)
+    records.add("resumed", **{**HEAD, "commit": "def", "date": "2026-01-03T00:00:00Z"})
+    records.add("end")
+    assert "2026-01-02 to 2026-01-03, commit abc, def" in source(records)
+    assert "not all" not in source(records)
+
+
+def test_nothing_is_recorded_without_a_start(tmp_path: Path) -> None:
+    records = Records([])
+    records.add("head", **HEAD)
+    with pytest.raises(ValueError, match="no image"):
+        write_results(records, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_incomplete_measurement_is_recorded_with_its_lines(tmp_path: Path) -> None:
+    begin = "<!-- written by ./dev bench --record -->"
+    end = "<!-- end of what ./dev bench wrote -->"
+    (tmp_path / "README.md").write_text(f"{begin}\n{end}\n")
+    (tmp_path / "benchmarks").mkdir()
+    records = measurement([10.0], [2.0])
+    write_results(records, tmp_path)
+    results = tmp_path / "benchmarks/results"
+    assert load(results / "startup.jsonl").lines == records.lines
+    assert "not all of what was asked for is done" in (results / "README.md").read_text()
+
+
+def test_bar_that_dwarfs_the_others_is_cut(tmp_path: Path) -> None:
+    from benchmarks.suite.drawing import bars
+
+    values = [*map(float, range(1, 60)), 1000.0]
+    labels = [str(value) for value in values]
+    cut = bars(labels, ["nydus"], [values], "s", ("a", "b", "c"))
+    assert cut.axes[0].get_xlim()[1] < 100
+    whole = bars(labels[:-1], ["nydus"], [values[:-1]], "s", ("a", "b", "c"))
+    assert whole.axes[0].get_xlim()[1] > 59
+    assert len(cut.axes[0].patches) == 60
 
 
 def test_charts_are_drawn(tmp_path: Path) -> None:

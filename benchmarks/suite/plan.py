@@ -1,0 +1,81 @@
+"""What is measured, and in which order: what tells most comes first, so that a part is of use.
+
+Within a stage the images come in a random order, and so do an image's runs. The order is
+drawn from a seed that the record keeps, so that a measurement that is gone on with goes on in it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.suite.modes import Mode
+from benchmarks.suite.networks import Network
+from benchmarks.suite.records import Key
+from benchmarks.suite.subject import Subject
+
+HEADLINE_MODES = ("oci-containerd", "estargz-optimized", "nydus", "nydus-optimized")
+HEADLINE_NETWORK = "100mbit"
+#: Runs of each kind that come before any more of the same.
+_FIRST = 3
+_SLOWEST_NETWORK = "20mbit"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to measure. `reads` is how often each tree is read through, both ways."""
+
+    subjects: Sequence[Subject]
+    modes: Sequence[Mode]
+    networks: Sequence[Network]
+    runs: int
+    reads: int
+
+
+def keys(asked: Asked, subject: Subject) -> Iterator[Key]:
+    """All runs of an image. Trees are read through where that compares."""
+    for network in asked.networks:
+        for mode in asked.modes:
+            if local(mode) and network is not asked.networks[0]:
+                continue
+            repeats = {"start": asked.runs}
+            if not local(mode):
+                repeats |= {"read": asked.reads, "scatter": asked.reads}
+            for kind, count in repeats.items():
+                for repeat in range(count):
+                    yield Key(kind, subject.name, mode.name, network.name, repeat)
+
+
+def local(mode: Mode) -> bool:
+    """Needs no network: measured on the first one only."""
+    return mode.again or mode.name == "native"
+
+
+def stage(key: Key) -> int:
+    """The smaller, the sooner."""
+    headline = key.mode in HEADLINE_MODES
+    if key.kind == "start":
+        if headline and key.network == HEADLINE_NETWORK:
+            return 0 if key.repeat < _FIRST else 1
+        if key.repeat >= _FIRST:
+            return 7
+        if headline:
+            return 4 if key.network == _SLOWEST_NETWORK else 2
+        return 5 if key.network == HEADLINE_NETWORK else 6
+    return 3 if headline and key.network == HEADLINE_NETWORK and key.repeat == 0 else 8
+
+
+def turns(
+    asked: Asked, seed: int, done: Collection[Key] = ()
+) -> Iterator[tuple[Subject, list[Key]]]:
+    """An image and its runs of one stage, until there is no more that is not done."""
+    subjects = list(asked.subjects)
+    random.Random(seed).shuffle(subjects)
+    all_keys = {subject.name: list(keys(asked, subject)) for subject in subjects}
+    for number in sorted({stage(key) for found in all_keys.values() for key in found}):
+        for subject in subjects:
+            turn = [key for key in all_keys[subject.name] if stage(key) == number]
+            random.Random(f"{seed} {subject.name} {number}").shuffle(turn)
+            if todo := [key for key in turn if key not in done]:
+                yield subject, todo

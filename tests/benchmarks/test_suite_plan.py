@@ -1,0 +1,55 @@
+"""Every run has its turn once, what tells most first, in an order that the seed gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.images.catalogue.servers import NGINX
+from benchmarks.images.catalogue.systems import BUSYBOX
+from benchmarks.suite.networks import NETWORKS
+from benchmarks.suite.plan import Asked, keys, stage, turns
+from benchmarks.suite.records import Key
+from benchmarks.suite.subject import Subject
+from benchmarks.suite.suite import all_modes
+
+
+def asked(*modes: str, runs: int = 5, reads: int = 1) -> Asked:
+    known = all_modes(Path("/nowhere"))
+    subjects = [Subject(recipe, Path("/nowhere")) for recipe in (BUSYBOX, NGINX)]
+    return Asked(subjects, [known[name] for name in modes], [*NETWORKS.values()], runs, reads)
+
+
+def order(what: Asked, seed: int) -> list[Key]:
+    return [key for _, turn in turns(what, seed) for key in turn]
+
+
+def test_every_run_has_its_turn_once() -> None:
+    what = asked("oci-containerd", "nydus-fuse", "native")
+    of_one = list(keys(what, what.subjects[0]))
+    assert len(of_one) == 2 * 4 * (5 + 2) + 5
+    assert {key.network for key in of_one if key.mode == "native"} == {"loopback"}
+    found = order(what, 1)
+    assert len(found) == len(set(found)) == 2 * len(of_one)
+    assert set(of_one) < set(found)
+
+
+def test_headline_of_all_images_comes_first() -> None:
+    what = asked("oci-containerd", "oci-podman", "nydus")
+    found = order(what, 1)
+    first = found[: 2 * 2 * 3]
+    assert {(key.kind, key.network) for key in first} == {("start", "100mbit")}
+    assert {key.mode for key in first} == {"oci-containerd", "nydus"}
+    assert [stage(key) for key in found] == sorted(stage(key) for key in found)
+
+
+def test_order_is_random_and_comes_from_the_seed() -> None:
+    what = asked("oci-containerd", "nydus")
+    assert order(what, 1) == order(what, 1)
+    assert order(what, 1) != order(what, 2) != sorted(order(what, 2))
+
+
+def test_what_is_done_has_no_turn() -> None:
+    what = asked("nydus")
+    done = order(what, 1)[:7]
+    left = [key for _, turn in turns(what, 1, set(done)) for key in turn]
+    assert left == order(what, 1)[7:]
