@@ -27,6 +27,9 @@ _DEFAULT_GZIP_LEVEL = 6
 _GZIP_WINDOW_BITS = 31
 #: The largest window that a chunk may ask for: no chunk is longer than 16 MiB.
 _MAX_ZSTD_WINDOW = 16 << 20
+#: The same of a layer's frames, which others made: podman's ask for 32 MiB. No more of it is
+#: touched than a frame decodes to.
+_MAX_LAYER_WINDOW = 128 << 20
 
 
 #: Its type information calls it an instance.
@@ -39,6 +42,7 @@ class _ThreadState(threading.local):
     def __init__(self) -> None:
         self.compressors: dict[int, zstandard.ZstdCompressor] = {}
         self.decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
+        self.of_layers = zstandard.ZstdDecompressor(max_window_size=_MAX_LAYER_WINDOW)
 
 
 _state = _ThreadState()
@@ -94,17 +98,16 @@ def decompress_gzip_start(data: Data, size: int, where: str = "") -> bytes:
 
 
 def decompress_frames(data: Data, size: int, where: str = "") -> bytes:
-    """As `decompress`, for zstd frames that follow each other, some of them skippable."""
+    """The first `size` bytes of zstd frames that follow each other, some of them skippable."""
     if size == 0:
         return b""
     try:
-        stream = _state.decompressor.stream_reader(data, read_across_frames=True)
+        stream = _state.of_layers.stream_reader(data, read_across_frames=True)
         result = stream.read(size)
-        longer = stream.read(1)
     except zstandard.ZstdError as error:
         raise FormatError(f"zstd data does not decode: {error}", where) from error
-    if len(result) != size or longer:
-        raise FormatError(f"zstd frames hold other than the {size} bytes expected", where)
+    if len(result) != size:
+        raise FormatError(f"zstd frames hold {len(result)} bytes, expected {size}", where)
     return result
 
 

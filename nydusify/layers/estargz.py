@@ -15,14 +15,13 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from fs.format.errors import FormatError, VerifyError
 from fs.registry.digest import check_digest
 from fs.tar.entry import Entry
-from fs.tar.reader import TarReader
 
-_TABLE = b"stargz.index.json"
+TABLE_NAME = b"stargz.index.json"
 _LANDMARK = b".prefetch.landmark"
 _NO_LANDMARK = b".no.prefetch.landmark"
 
@@ -41,12 +40,24 @@ _DEFLATE_END = 13  # bytes behind the extra field
 class Table:
     """What is known of a layer's table. Digests are "" where nobody has said them.
 
-    `digest` is of the entry in the tar; `frame_digest` of `frame`, bytes of the layer as stored.
+    `digest` is of the entry in the tar, or of a frame's content; `frame_digest` of `frame`, bytes
+    of the layer as stored.
     """
 
     digest: str = ""
     frame: range = range(0)
     frame_digest: str = ""
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the manifest says what the table must be."""
+        return bool(self.digest or self.frame_digest)
+
+
+class _Reader(Protocol):
+    def __iter__(self) -> Iterator[Entry]: ...
+
+    def read(self, size: int) -> bytes: ...
 
 
 def table_of(annotations: Mapping[str, str], where: str) -> Table | None:
@@ -63,7 +74,7 @@ def table_of(annotations: Mapping[str, str], where: str) -> Table | None:
             if not match:
                 raise FormatError(f"{position[:80]!r} is no position of a table", where)
             start = int(match[1])
-            return Table("", range(start, start + int(match[2])), frame_digest)
+            return Table(digest, range(start, start + int(match[2])), frame_digest)
     return Table(digest) if digest else None
 
 
@@ -88,7 +99,7 @@ class ImageEntries:
     Once all have been seen, `startup` has the paths of the files that its maker put in front.
     """
 
-    def __init__(self, reader: TarReader, table: Table, startup: list[bytes], name: str) -> None:
+    def __init__(self, reader: _Reader, table: Table, startup: list[bytes], name: str) -> None:
         self._reader = reader
         self._table = table
         self._startup = startup
@@ -98,7 +109,7 @@ class ImageEntries:
         files: list[bytes] = []
         for entry in self._reader:
             path = entry.path.removeprefix(b"./").removeprefix(b"/")
-            if entry.kind == stat.S_IFREG and path == _TABLE:
+            if entry.kind == stat.S_IFREG and path == TABLE_NAME:
                 self._check(entry)
             elif entry.kind == stat.S_IFREG and path in (_LANDMARK, _NO_LANDMARK):
                 self._startup[:] = files if path == _LANDMARK else ()

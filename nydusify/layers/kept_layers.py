@@ -27,7 +27,7 @@ from nydusify.layers.converted_layer import (
     write_converted_layer,
 )
 from nydusify.layers.layer_cache import LayerCache, key_of
-from nydusify.layers.layer_conversion import LayerOptions
+from nydusify.layers.layer_conversion import Shaping
 from nydusify.layers.sources import SourceLayer
 from nydusify.options import CacheOptions
 from nydusify.outputs.publish import Destination, blob_layer
@@ -88,7 +88,7 @@ class KeptLayers:
     begin: Callable[[], None]
     dictionary: ChunkDictionary | None = None
 
-    def find(self, source: SourceLayer, options: LayerOptions) -> ConvertedLayer | None:
+    def find(self, source: SourceLayer, options: Shaping) -> ConvertedLayer | None:
         """The layer as it was converted before."""
         if source.digest:
             key = key_of(source.digest, options.key)
@@ -103,7 +103,7 @@ class KeptLayers:
         self.begin()
         return None
 
-    def keep(self, source: SourceLayer, options: LayerOptions, converted: ConvertedLayer) -> None:
+    def keep(self, source: SourceLayer, options: Shaping, converted: ConvertedLayer) -> None:
         """Keep what was converted for the next time."""
         if not source.digest:
             return
@@ -130,10 +130,9 @@ class KeptLayers:
             converted = read_converted_layer(file, Path(), source.name, self.dictionary)
             blob = converted.blob
             if blob is not None:
-                path = cache.blob_path(blob.record.blob_id)
-                size = blob.record.compressed_size
-                converted = replace(converted, blob=blob._replace(path=path))
-                if not self._arrived(blob) and not cache.has_blob(blob.record.blob_id, size):
+                stored, blob_id = blob_layer(blob), stored_id(blob)
+                converted = replace(converted, blob=blob._replace(path=cache.blob_path(blob_id)))
+                if not self._arrived(blob) and not cache.has_blob(blob_id, stored.size):
                     return None
             if self.caches.remote:
                 file.seek(start)
@@ -169,7 +168,7 @@ class KeptLayers:
         self, key: str, source: SourceLayer, write: Callable[[BinaryIO], None], blob: Blob | None
     ) -> None:
         assert self.caches.local
-        blob_id, path = (blob.record.blob_id, blob.path) if blob else ("", Path())
+        blob_id, path = (stored_id(blob), blob.path) if blob else ("", Path())
         self.caches.local.keep(key, source.digest, write, blob_id, path)
 
     def _arrived(self, blob: Blob) -> bool:
@@ -203,6 +202,11 @@ class KeptLayers:
         self.caches.remote.add(
             CachedLayer(key, digest, record, layer), path, blob.path if blob else None
         )
+
+
+def stored_id(blob: Blob) -> str:
+    """The SHA-256 of the blob's file, which of a reference is not that of the layer."""
+    return blob_layer(blob).digest.removeprefix("sha256:")
 
 
 def _key_by(cache: BuildCache, key: str) -> str:

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from fs.format.blobfile import BlobOptions
 from fs.format.blobtable import DEFAULT_CHUNK_SIZE, Compressor
@@ -35,6 +36,14 @@ from nydusify.layers.sources import Advance, Entries, SourceLayer
 _MAX_CHUNKS_OF_A_FILE = 1 << 24
 
 
+class Shaping(Protocol):
+    """All that shapes what a layer becomes but its bytes."""
+
+    @property
+    def key(self) -> str:
+        """Differs wherever the results may differ: to be part of the key of a kept result."""
+
+
 @dataclass(frozen=True)
 class LayerOptions:
     """All that shapes a converted layer but its bytes. `dictionary` names the known chunks."""
@@ -47,7 +56,7 @@ class LayerOptions:
 
     @property
     def key(self) -> str:
-        """Differs wherever the results may differ: to be part of the key of a kept result."""
+        """As of every `Shaping`."""
         first = b"\0".join(self.order.paths).hex()
         words = (self.chunk_size, self.batch_size, int(self.compressor), self.dictionary, first)
         return " ".join(map(str, words))

@@ -175,9 +175,10 @@ def _stored_image(reader: ImageReader, image: Image) -> SourceImage:
         _check_type(layer, name)
         startup: list[bytes] = []
         table = table_of(layer.annotations, name)
-        stored = StoredLayer(name, partial(reader.open_blob, layer), table, startup, diff_id)
-        opener = partial(_open_tar, stored)
-        layers.append(SourceLayer(name, layer.digest, layer.size, opener, startup, stored))
+        opener, ranges = partial(reader.open_blob, layer), partial(reader.read_range, layer)
+        stored = StoredLayer(name, opener, table, startup, diff_id, ranges)
+        entries = partial(_open_tar, stored)
+        layers.append(SourceLayer(name, layer.digest, layer.size, entries, startup, stored))
     platform = image.descriptor.platform or config.platform
     return SourceImage(reader.name, layers, platform, config.document, manifest.annotations, image)
 
@@ -201,13 +202,17 @@ def _open_rootfs(path: Path, advance: Advance) -> Iterator[Entries]:
 
 @dataclass(frozen=True)
 class StoredLayer:
-    """A layer's bytes as stored, and what is promised of them. `startup` is to be filled."""
+    """A layer's bytes as stored, and what is promised of them. `startup` is to be filled.
+
+    `ranges(offset, length)` gives a part of them, unverified; None where only a file is there.
+    """
 
     name: str
     open: Callable[[], BinaryIO]
     table: Table | None
     startup: list[bytes]
     diff_id: str | None = None
+    ranges: Callable[[int, int], bytes] | None = None
 
 
 @contextmanager

@@ -72,8 +72,7 @@ def convert(
         kept = KeptLayers(caches, destination, work, _once(writer.check), chunks)
         make = partial(convert_image, store=kept, known=known)
         if options.refer:
-            writer.check()
-            make = partial(refer_image, source.reader)
+            make = partial(refer_image, source.reader, store=kept)
         made = [
             make(image, destination, options, _place(work, number), progress)
             for number, image in enumerate(source.images)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from fs.format.blobtable import STARTUP_FEATURES, BlobRecord
+from fs.format.blobtable import STARTUP_FEATURES, BlobRecord, Digester
 from fs.format.chunkcolumns import LayerChunks
 from fs.format.errors import local_errors
 from fs.format.tree import Node
@@ -32,13 +32,19 @@ from nydusify.blobs.sharing import News, Shared, Sharing
 from nydusify.blobs.stored_chunks import StoredChunks
 from nydusify.blobs.uploads import Uploads
 from nydusify.layers.converted_layer import ConvertedLayer
-from nydusify.layers.layer_conversion import LayerOptions
+from nydusify.layers.layer_conversion import LayerOptions, Shaping
 from nydusify.layers.layer_queue import LayerQueue, Turn
 from nydusify.layers.merge import apply
 from nydusify.layers.paths import lookup, resolve
 from nydusify.layers.sources import SourceImage, SourceLayer
 from nydusify.options import ConvertOptions
-from nydusify.outputs.publish import Destination, Target, make_bootstrap_layer, publish
+from nydusify.outputs.publish import (
+    Destination,
+    Target,
+    blob_layer,
+    make_bootstrap_layer,
+    publish,
+)
 from nydusify.report import LayerFigures, Progress, Report
 from nydusify.startup.placement import copy_chunks, placement, point_to
 from nydusify.startup.unpublished import BlobFiles, guessed, joined, told
@@ -69,10 +75,10 @@ class Converted:
 class LayerStore(Protocol):
     """Converted layers that are kept between runs. Nothing in it is worth a failure."""
 
-    def find(self, source: SourceLayer, options: LayerOptions) -> ConvertedLayer | None:
+    def find(self, source: SourceLayer, options: Shaping) -> ConvertedLayer | None:
         """The layer as it was converted before."""
 
-    def keep(self, source: SourceLayer, options: LayerOptions, converted: ConvertedLayer) -> None:
+    def keep(self, source: SourceLayer, options: Shaping, converted: ConvertedLayer) -> None:
         """Called for each layer that was converted, before the layers are merged."""
 
 
@@ -202,10 +208,11 @@ def convert_layers(
             if news.has(layer.chunks) and layer.blob and finished:
                 finished(layer.blob)
             turns.append(turn)
-    return _merged(turns, dictionary)
+    return merge_layers(turns, dictionary)
 
 
-def _merged(turns: Sequence[Turn], dictionary: ChunkDictionary | None) -> Converted:
+def merge_layers(turns: Sequence[Turn], dictionary: ChunkDictionary | None = None) -> Converted:
+    """The tree that the stack of layers (lowest first) shows, with the blobs that it needs."""
     root = Node(_ROOT_MODE)
     for turn in turns:
         apply(root, turn.layer.layer)
@@ -244,12 +251,15 @@ def write_bootstrap_file(
     if startup is None:
         startup = _prefetched(root, options.prefetch) or _still_there(root, converted.startup)
     listed = list(dict.fromkeys(startup))
-    bootstrap_options = BootstrapOptions(
-        chunk_size=options.chunk_size, compressor=options.compressor, prefetch=listed
-    )
     records = [*(blob.record for blob in converted.blobs), *converted.known]
     if converted.copies:
         records.append(converted.copies.record)
+    bootstrap_options = BootstrapOptions(
+        chunk_size=options.chunk_size,
+        compressor=options.compressor,
+        digester=Digester(records[0].digester) if records else Digester.BLAKE3,
+        prefetch=listed,
+    )
     with local_errors(path), path.open("wb") as out:
         write_bootstrap(converted.root, records, bootstrap_options, out)
     return listed
@@ -260,8 +270,8 @@ def _figures(turn: Turn, blob: Blob | None, shared: Shared) -> LayerFigures:
     return LayerFigures(
         source_digest=turn.source.digest,
         source_size=turn.source.size,
-        blob_digest=f"sha256:{blob.record.blob_id}" if blob else "",
-        blob_size=blob.record.compressed_size if blob else 0,
+        blob_digest=blob_layer(blob).digest if blob else "",
+        blob_size=blob_layer(blob).size if blob else 0,
         chunks=blob.record.chunk_count if blob else 0,
         shared_chunks=layer.shared + shared.chunks,
         shared_size=layer.shared_size + shared.size,

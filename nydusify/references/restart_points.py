@@ -8,8 +8,6 @@ GZIDX. A zstd frame needs nothing but its beginning.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
@@ -19,6 +17,7 @@ import zstandard
 
 from fs.format.errors import FormatError, local_errors
 from fs.tar.stream import Readable
+from nydusify.references.gzip_index import WINDOW, IndexProcess, build_index
 
 #: As dense as that (bytes of content), so that slices end close behind what they are for …
 _SPACING = 256 << 10
@@ -26,8 +25,8 @@ _SPACING = 256 << 10
 _MOST = 8192
 #: Layers are rarely compressed better.
 _RATIO = 4
-_WINDOW = 32 << 10
-_RAW = 1 << 20
+#: Not worth a process (bytes of a layer).
+_SMALL = 2 << 20
 _PIECE = 256 << 10
 #: Bytes of a zstd frame that are fed at a time: no more than 64 MiB can come of them, and
 #: no more are handed back when the frame ends within them.
@@ -62,39 +61,38 @@ class RestartPoints:
     points: list[Point] = field(default_factory=list)
 
 
-@contextmanager
-def gzip_points(path: Path, size: int) -> Iterator[RestartPoints]:
-    """Those of the gzip file `path` of `size` bytes; valid inside. FormatError.
+class GzipPoints:
+    """Those of the gzip file `path` of `size` bytes; they are looked for from now on."""
 
-    Holds the interpreter while it decodes, so nothing else runs in this process.
-    """
-    import indexed_gzip
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._index = path.with_suffix(".index")
+        self._spacing = max(_SPACING, size * _RATIO // _MOST)
+        self._process: IndexProcess | None = None
+        if size > _SMALL:
+            self._process = IndexProcess(path, self._spacing, self._index)
 
-    spacing = max(_SPACING, size * _RATIO // _MOST)
-    index = path.with_suffix(".index")
-    try:
-        with closing(
-            indexed_gzip.IndexedGzipFile(
-                filename=str(path), spacing=spacing, window_size=_WINDOW, readbuf_size=_RAW
-            )
-        ) as file:
-            file.build_full_index()
-            file.export_index(filename=str(index))
-    except (OSError, EOFError) as error:
-        raise FormatError(f"layer does not decompress: {error}", str(path)) from error
-    with local_errors(index):
-        with index.open("rb") as file:
-            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        index.unlink()
-    with memoryview(mapping) as view:
-        found = _unpack(view, str(path))
-        yield found
-        found.points.clear()
+    def found(self) -> RestartPoints:
+        """All of them; FormatError."""
+        if self._process:
+            self._process.finish()
+        else:
+            build_index(self._path, self._spacing, self._index)
+        with local_errors(self._index):
+            with self._index.open("rb") as file:
+                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._index.unlink()
+        return _unpack(memoryview(mapping), str(self._path))
+
+    def close(self) -> None:
+        if self._process:
+            self._process.close()
+        self._index.unlink(missing_ok=True)
 
 
 def _unpack(view: memoryview, where: str) -> RestartPoints:
     magic, version, _flags, in_size, out_size, _spacing, window, count = _GZIDX.unpack_from(view)
-    if (magic, window) != (b"GZIDX", _WINDOW) or version > 1:
+    if (magic, window) != (b"GZIDX", WINDOW) or version > 1:
         raise FormatError("an index of another format than expected", where)
     at = _GZIDX.size + count * _POINT.size
     points = []
@@ -102,8 +100,8 @@ def _unpack(view: memoryview, where: str) -> RestartPoints:
         in_offset, out_offset, bits, has_dictionary = fields
         dictionary: bytes | memoryview = b""
         if has_dictionary:
-            dictionary = view[at : at + _WINDOW]
-            at += _WINDOW
+            dictionary = view[at : at + WINDOW]
+            at += WINDOW
         points.append(Point(in_offset, out_offset, bits, dictionary))
     return RestartPoints(in_size, out_size, points)
 

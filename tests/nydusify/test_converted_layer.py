@@ -25,7 +25,7 @@ from nydusify.layers.converted_layer import (
     read_converted_layer,
     write_converted_layer,
 )
-from nydusify.layers.layer_conversion import LayerOptions, convert_layer
+from nydusify.layers.layer_conversion import LayerOptions, Shaping, convert_layer
 from nydusify.layers.sources import SourceLayer, open_source
 from nydusify.operations.image_conversion import convert_layers, write_bootstrap_file
 from nydusify.options import ConvertOptions
@@ -115,7 +115,7 @@ class Kept:
         self.records: dict[str, tuple[bytes, Path]] = {}
         self._work = work
 
-    def find(self, source: SourceLayer, options: LayerOptions) -> ConvertedLayer | None:
+    def find(self, source: SourceLayer, options: Shaping) -> ConvertedLayer | None:
         if source.name not in self.records:
             return None
         record, blob = self.records.pop(source.name)
@@ -123,7 +123,7 @@ class Kept:
         assert record_of(layer) == record
         return layer
 
-    def keep(self, source: SourceLayer, options: LayerOptions, converted: ConvertedLayer) -> None:
+    def keep(self, source: SourceLayer, options: Shaping, converted: ConvertedLayer) -> None:
         blob = converted.blob.path if converted.blob else self._work
         self.records[source.name] = record_of(converted), blob
 

@@ -8,6 +8,7 @@ import io
 import random
 import tracemalloc
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from fs.format.errors import FormatError
 from fs.format.inflate import inflate
-from nydusify.references.restart_points import FrameDecoder, Point, RestartPoints, gzip_points
+from nydusify.references.restart_points import FrameDecoder, GzipPoints, Point, RestartPoints
 from nydusify.references.slices import slices_of
 
 
@@ -37,7 +38,8 @@ def test_every_restart_point_of_gzip_can_be_entered(tmp_path: Path, level: int) 
     path = tmp_path / "layer"
     path.write_bytes(gzip.compress(content[: 4 << 20], level) + gzip.compress(content[4 << 20 :]))
     stored = path.read_bytes()
-    with gzip_points(path, len(stored)) as restart:
+    with closing(GzipPoints(path, len(stored))) as points:
+        restart = points.found()
         assert (restart.in_size, restart.out_size) == (len(stored), len(content))
         assert len(restart.points) > 10
         assert {point.bits for point in restart.points} - {0}
@@ -59,8 +61,9 @@ def test_a_damaged_gzip_file_is_refused(tmp_path: Path, damage: str) -> None:
         stored.clear()
     path = tmp_path / "layer"
     path.write_bytes(stored)
-    with pytest.raises(FormatError, match="decompress"), gzip_points(path, len(stored)):
-        pass
+    points = GzipPoints(path, len(stored))
+    with closing(points), pytest.raises(FormatError, match="decompress"):
+        points.found()
 
 
 @given(st.lists(st.binary(max_size=3000), max_size=6), st.integers(1, 5000))
@@ -156,8 +159,8 @@ def test_files_of_other_libraries_are_entered_too(tmp_path: Path) -> None:
     for data in (stored, named.getvalue()):
         path = tmp_path / hashlib.sha256(data).hexdigest()
         path.write_bytes(data)
-        with gzip_points(path, len(data)) as restart:
-            for point in restart.points:
+        with closing(GzipPoints(path, len(data))) as points:
+            for point in points.found().points:
                 size = min(50_000, len(content) - point.out_offset)
                 byte = data[point.in_offset - 1]
                 rest = data[point.in_offset :]
