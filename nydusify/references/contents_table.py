@@ -2,7 +2,7 @@
 
 Only a table with a digest in the manifest is taken, so it is as much the image's word as the
 layer's own digest. It says where each file's content is stored, and what it hashes to.
-Formats: docs/estargz.md of stargz-snapshotter; zstd:chunked has the same entries.
+The format is described by stargz-snapshotter; zstd:chunked has the same entries.
 """
 
 from __future__ import annotations
