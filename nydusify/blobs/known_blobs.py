@@ -10,16 +10,19 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fs.format.blobtable import BlobRecord
 from fs.format.errors import UsageError, local_errors
 from fs.registry.copying import copy_blob
 from nydusify.blobs.chunk_dictionary import ChunkDictionary
 from nydusify.blobs.layer_blob import Blob
-from nydusify.images.opened import ImagePlace, OpenedImage, open_image
 from nydusify.options import ConvertOptions
 from nydusify.outputs.publish import Destination, blob_layer, push_blob
 from nydusify.report import Progress
+
+if TYPE_CHECKING:
+    from nydusify.images.opened import OpenedImage
 
 _KINDS = ("registry", "local")
 
@@ -74,6 +77,8 @@ def opened_dictionary(options: ConvertOptions, work: Path) -> Iterator[KnownBlob
     if not options.chunk_dict:
         yield None
         return
+    from nydusify.images.opened import ImagePlace, open_image
+
     place = work / "dictionary"
     with local_errors(place):
         place.mkdir()

@@ -35,6 +35,13 @@ class Piece(NamedTuple):
     decoded: int
 
 
+class _Decoded(NamedTuple):
+    """A piece's bytes, and what of it has its digest: digest, offset, size."""
+
+    data: bytes
+    verified: set[tuple[bytes, int, int]]
+
+
 class _Information(NamedTuple):
     """A blob's batches; context and offset of each chunk by position, where chunks lack them."""
 
@@ -55,26 +62,29 @@ class StoredChunks:
         self._known = known
         self._backend = backend
         self._information: dict[int, _Information] = {}
-        self._decoded: OrderedDict[Piece, bytes] = OrderedDict()
+        self._decoded: OrderedDict[Piece, _Decoded] = OrderedDict()
         self._size = 0
 
     def read(self, chunk: Chunk) -> bytes:
         """The chunk's bytes. VerifyError, FormatError, and what the backend raises."""
-        piece, where = self.piece(chunk), self._where(chunk)
-        data = self._decoded.pop(piece, None)
-        if data is None:
-            data = self._decode(chunk, piece, where)
-            self._size += len(data)
-        self._decoded[piece] = data
+        piece = self.piece(chunk)
+        decoded = self._decoded.pop(piece, None)
+        if decoded is None:
+            decoded = _Decoded(self._decode(chunk, piece, self._where(chunk)), set())
+            self._size += len(decoded.data)
+        self._decoded[piece] = decoded
         while self._size > _KEPT and len(self._decoded) > 1:
-            self._size -= len(self._decoded.popitem(last=False)[1])
+            self._size -= len(self._decoded.popitem(last=False)[1].data)
+        data, within, size = decoded.data, 0, chunk.uncompressed_size
         if chunk.flags & _BATCH:
             _, within = self._place(chunk)
-            data = data[within : within + chunk.uncompressed_size]
-        if codec.digest(Digester(self._blobs[chunk.blob_index].record.digester), data) != (
-            chunk.digest
-        ):
-            raise VerifyError(f"{where}: its bytes do not have their digest")
+            data = data[within : within + size]
+        known = chunk.digest, within, size
+        if known not in decoded.verified:
+            digester = Digester(self._blobs[chunk.blob_index].record.digester)
+            if codec.digest(digester, data) != chunk.digest:
+                raise VerifyError(f"{self._where(chunk)}: its bytes do not have their digest")
+            decoded.verified.add(known)
         return data
 
     def piece(self, chunk: Chunk) -> Piece:

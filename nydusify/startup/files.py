@@ -92,9 +92,27 @@ class ImageFiles:
         # Interpreters look for most names in many places: whole directories pay.
         self._inode = lru_cache(1 << 16)(tree.inode)
         self._entries = lru_cache(1 << 12)(self._directory)
+        self._place = lru_cache(1 << 12)(self._find_directory)
 
     def _find(self, path: str) -> File | None:
         """What a program finds at an absolute path; None if there is nothing."""
+        above, _, name = path.rpartition("/")
+        real, entries = self._place(above)
+        if name not in ("", ".", ".."):
+            nid = entries.get(os.fsencode(name))
+            if nid is None:
+                return None
+            inode = self._inode(nid)
+            if not stat.S_ISLNK(inode.mode):
+                return File(f"{real}/{name}", nid, inode.mode, inode.size)
+        return self._walk(path)
+
+    def _find_directory(self, path: str) -> tuple[str, dict[bytes, int]]:
+        """Its real path, without a slash at the end, and its names; none if there is none."""
+        found = self._walk(path)
+        return (found.path.rstrip("/"), self._entries(found.nid)) if found else ("", {})
+
+    def _walk(self, path: str) -> File | None:
         todo = os.fsencode(path).split(b"/")[::-1]
         nids, names = [self._tree.root], [b""]
         links = 0

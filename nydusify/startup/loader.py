@@ -28,7 +28,8 @@ _CACHE_MAGIC = b"glibc-ld.so.cache1.1"
 _CACHE_LIMIT = 4 << 20
 _CONF_DEPTH = 4
 _MOST = 1000
-_TRIPLETS = {"EM_X86_64": "x86_64-linux-gnu", "EM_AARCH64": "aarch64-linux-gnu"}
+#: By e_machine of elf(5).
+_TRIPLETS = {62: "x86_64-linux-gnu", 183: "aarch64-linux-gnu"}
 
 
 class Loader:
