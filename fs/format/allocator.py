@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from fs.format.erofs import SLOT_SIZE
 
-_START = 4096
+#: Where the first inode stands.
+START = 4096
 
 
 class Place(NamedTuple):
@@ -29,25 +30,25 @@ class Allocator:
     __slots__ = ("_block_size", "_free", "_free_mask", "offset")
 
     def __init__(self, block_size: int) -> None:
-        self.offset = _START
+        self.offset = START
         self._block_size = block_size
         # By number of free slots at its end: the blocks that have them, oldest first.
         self._free: list[deque[int]] = [deque() for _ in range(block_size // SLOT_SIZE + 1)]
         self._free_mask = 0
 
-    def place_file(self, size: int) -> Place:
+    def place_file(self, size: int) -> int:
         """A regular file whose inode, attributes and chunk indexes take `size` bytes."""
-        offset = self._reuse(size)
-        if offset is None:
-            offset = self._extend(size)
-        self._align_to_slot()
-        return Place(offset, 0, inline=False)
+        if self._free_mask >> -(-size // SLOT_SIZE):
+            offset = self._reuse(size)
+            if offset is not None:
+                return offset
+        return self.place_special(size)
 
-    def place_special(self, size: int) -> Place:
+    def place_special(self, size: int) -> int:
         """A device, fifo or socket; never put into the free end of a block."""
-        offset = self._extend(size)
-        self._align_to_slot()
-        return Place(offset, 0, inline=False)
+        offset = self.offset
+        self.offset = offset + size + -size % SLOT_SIZE
+        return offset
 
     def place_data(self, size: int, data_size: int) -> Place:
         """A directory or link: `size` bytes of inode and attributes, `data_size` of data."""

@@ -1,37 +1,110 @@
 """The chunk table while files are written: one record for each chunk of a blob, sorted at the end.
 
-Images have millions of chunks, so the records are kept packed, and are found by
-the position of the chunk in its blob.
+Images have millions of chunks. Those that are kept as columns are only marked, and become
+records as the table is written; the others are kept packed, and found by their position in the
+blob. Sorting goes by the first byte of the digest, so that few keys exist at a time.
 """
 
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from operator import add
 from struct import Struct
 from typing import BinaryIO
 
+from fs.format.chunkcolumns import DIGEST_SIZE, LayerChunks
 from fs.format.chunkinfo import CHUNK_INFO, CHUNK_INFO_SIZE, ChunkFlag
 from fs.format.errors import FormatError
 from fs.format.tree import Chunk
 
 _KEY_SIZE = 36  # digest and blob index
 _FILE_OFFSET = 64
-_AT_ONCE = 4096
+_PARTS = 256
 _NUMBER = Struct("<Q")
 #: That of a slice of a gzip file is told by the chunk information alone.
 _STORED_FLAGS = ~int(ChunkFlag.ZRAN)
+_MAX_CHUNKS = 1 << 24
+_MAX_BLOCKS = 0xFFFFFFFF
+
+
+class UsedRows:
+    """Which rows of `table` files have. `places`: as the n-th chunk of a file, 0 for unused."""
+
+    __slots__ = ("_chunk_size", "_parts", "device", "offsets", "places", "sizes", "table")
+
+    def __init__(self, table: LayerChunks, chunk_size: int) -> None:
+        self.table = table
+        self.sizes = table.sizes
+        self.offsets = table.uncompressed_offsets
+        #: The blob as chunk indexes have it.
+        self.device = table.blob_index + 1 << 16
+        self.places = array("I", bytes(4 * len(table)))
+        self._chunk_size = chunk_size
+        self._parts: dict[int, array[int]] = {}
+
+    def fit(self, block_size: int, blob_size: int) -> bool:
+        """Whether any row can stand in chunk indexes, and in a blob of `blob_size` bytes."""
+        table, offsets = self.table, self.offsets
+        return (
+            len(table) <= _MAX_CHUNKS
+            and len(table.digests) == DIGEST_SIZE * len(table)
+            and max(map(add, offsets, self.sizes), default=0) <= blob_size
+            and max(offsets, default=0) // block_size < _MAX_BLOCKS
+            and not any(map((block_size - 1).__and__, offsets))
+        )
+
+    def move_to(self, records: ChunkRecords) -> None:
+        for number, place in enumerate(self.places):
+            if place:
+                records.add(self.table.own(number), (place - 1) * self._chunk_size)
+
+    def sort(self) -> int:
+        """To be called after the last file. Returns how many rows are used."""
+        parts: defaultdict[int, array[int]] = defaultdict(lambda: array("I"))
+        first_bytes = self.table.digests[::DIGEST_SIZE]
+        for number, (first, place) in enumerate(zip(first_bytes, self.places, strict=True)):
+            if place:
+                parts[first].append(number)
+        self._parts = dict(parts)
+        return sum(map(len, parts.values()))
+
+    def part(self, first: int) -> Iterator[bytes]:
+        """The records whose digest begins with `first`, in no order."""
+        table, rows, size = self.table, self._parts.get(first), DIGEST_SIZE
+        if not rows:
+            return iter(())
+        return map(
+            CHUNK_INFO.pack,
+            [table.digests[size * row : size * row + size] for row in rows],
+            repeat(table.blob_index),
+            map(table.flags.__getitem__, rows),
+            map(table.compressed_sizes.__getitem__, rows),
+            map(table.sizes.__getitem__, rows),
+            map(table.compressed_offsets.__getitem__, rows),
+            map(table.uncompressed_offsets.__getitem__, rows),
+            [(self.places[row] - 1) * self._chunk_size for row in rows],
+            rows,
+            repeat(0),
+        )
 
 
 class ChunkRecords:
     """`repeating` says of each blob whether a digest may stand at several places of it."""
 
-    def __init__(self, repeating: list[bool]) -> None:
+    def __init__(self, repeating: Sequence[bool]) -> None:
         self._repeating = repeating
         self._records = bytearray()
         #: By blob and position: the number of the record, from 1 on.
         self._numbers = [array("I") for _ in repeating]
         self._others: dict[bytes, int] = {}
-        self._starts = array("Q")
+        self._parts: list[array[int]] = []
+
+    def has_blob(self, blob_index: int) -> bool:
+        """Whether there is a record of that blob."""
+        return len(self._numbers[blob_index]) > 0
 
     def add(self, chunk: Chunk, file_offset: int) -> None:
         """Note that a file has the chunk at `file_offset`.
@@ -65,43 +138,38 @@ class ChunkRecords:
         start = (number - 1) * CHUNK_INFO_SIZE
         _NUMBER.pack_into(self._records, start + _FILE_OFFSET, file_offset)
 
-    def sort(self) -> ChunkRecords:
-        """To be called after the last `add`. FormatError if a blob has the same chunk twice."""
+    def sort(self) -> int:
+        """To be called after the last `add`. Returns how many chunks there are.
+
+        FormatError if a blob has the same chunk twice.
+        """
         records = self._records
         self._numbers.clear()
         self._others.clear()
-        # By the first byte of the digest, so that few keys exist at a time.
-        parts = [array("Q") for _ in range(256)]
+        parts = [array("Q") for _ in range(_PARTS)]
         for start in range(0, len(records), CHUNK_INFO_SIZE):
             parts[records[start]].append(start)
-        for part in parts:
-            self._sort_part(part)
-        return self
+        self._parts = list(map(self._sorted_part, parts))
+        return sum(map(len, self._parts))
 
-    def _sort_part(self, part: array[int]) -> None:
+    def part(self, first: int) -> Iterator[bytes]:
+        """The records whose digest begins with `first`."""
+        return (bytes(self._records[at : at + CHUNK_INFO_SIZE]) for at in self._parts[first])
+
+    def _sorted_part(self, part: array[int]) -> array[int]:
         records = self._records
+        found = array("Q")
         previous = bytearray()
         for start in sorted(part, key=lambda start: records[start : start + _KEY_SIZE]):
             key = records[start : start + _KEY_SIZE]
             if key == previous:
-                index = int.from_bytes(key[32:], "little")
+                index = int.from_bytes(key[DIGEST_SIZE:], "little")
                 if not self._repeating[index]:
-                    raise FormatError(f"blob {index} has the same chunk at two places")
-                self._starts.pop()  # the last one counts
-            self._starts.append(start)
+                    raise _twice(index)
+                found.pop()  # the last one counts
+            found.append(start)
             previous = key
-
-    @property
-    def size(self) -> int:
-        """Of the sorted table in bytes."""
-        return len(self._starts) * CHUNK_INFO_SIZE
-
-    def write(self, out: BinaryIO) -> None:
-        """Write the sorted table."""
-        view = memoryview(self._records)
-        for first in range(0, len(self._starts), _AT_ONCE):
-            some = self._starts[first : first + _AT_ONCE]
-            out.write(b"".join([view[start : start + CHUNK_INFO_SIZE] for start in some]))
+        return found
 
     def _append(self, record: bytes) -> int:
         self._records += record
@@ -116,3 +184,29 @@ class ChunkRecords:
             and known[start + _FILE_OFFSET + 8 : start + CHUNK_INFO_SIZE]
             == record[_FILE_OFFSET + 8 :]
         )
+
+
+class SortedRecords:
+    """The finished table, of records and of rows. `size` in bytes."""
+
+    def __init__(self, records: ChunkRecords, used: Sequence[UsedRows]) -> None:
+        """No blob may be in both. FormatError if one has the same chunk twice."""
+        self._sources: list[ChunkRecords | UsedRows] = [records, *used]
+        self.size = CHUNK_INFO_SIZE * (records.sort() + sum(rows.sort() for rows in used))
+
+    def write(self, out: BinaryIO) -> None:
+        """Write the table. FormatError if a blob has the same chunk twice."""
+        for first in range(_PARTS):
+            records = [record for source in self._sources for record in source.part(first)]
+            records.sort()
+            previous = b""
+            for record in records:
+                key = record[:_KEY_SIZE]
+                if key == previous:
+                    raise _twice(int.from_bytes(key[DIGEST_SIZE:], "little"))
+                previous = key
+            out.write(b"".join(records))
+
+
+def _twice(blob_index: int) -> FormatError:
+    return FormatError(f"blob {blob_index} has the same chunk at two places")

@@ -7,7 +7,8 @@ See docs/format.md, "Directories".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from struct import Struct
 from typing import NamedTuple
 
@@ -30,12 +31,13 @@ class DirRecord(NamedTuple):
     type: int
 
 
-def split_names(names: Iterable[bytes], block_size: int) -> list[int]:
+def split_names(names: Sequence[bytes], block_size: int) -> list[int]:
     """How many of the sorted `names` each block takes; see `data_size` for the length."""
+    if sum(map(len, names)) + DIRENT_SIZE * len(names) <= block_size:
+        return [len(names)]
     counts: list[int] = []
     count = used = 0
-    for name in names:
-        need = DIRENT_SIZE + len(name)
+    for need in map(DIRENT_SIZE.__add__, map(len, names)):
         if used + need > block_size:
             counts.append(count)
             count = used = 0
@@ -53,23 +55,34 @@ def data_size(names: Sequence[bytes], counts: Sequence[int], block_size: int) ->
 
 def pack(
     names: Sequence[bytes],
-    entries: Sequence[tuple[int, int]],
+    nids: Sequence[int],
+    types: Sequence[int],
     counts: Sequence[int],
     block_size: int,
-) -> bytearray:
-    """Directory data of the sorted `names` with their `entries` (nid, type), split by `counts`."""
+) -> bytes | bytearray:
+    """Directory data of the sorted `names` with their nids and types, split by `counts`."""
+    if len(counts) == 1:
+        return _pack_block(names, nids, types)
     data = bytearray()
-    position = 0
+    start = 0
     for count in counts:
         data += bytes(-len(data) % block_size)
-        end = position + count
-        name_offset = DIRENT_SIZE * count
-        for name, (nid, kind) in zip(names[position:end], entries[position:end], strict=True):
-            data += DIRENT.pack(nid, name_offset, kind)
-            name_offset += len(name)
-        data += b"".join(names[position:end])
-        position = end
+        end = start + count
+        data += _pack_block(names[start:end], nids[start:end], types[start:end])
+        start = end
     return data
+
+
+def _pack_block(names: Sequence[bytes], nids: Sequence[int], types: Sequence[int]) -> bytes:
+    offsets = accumulate(map(len, names), initial=DIRENT_SIZE * len(names))
+    return b"".join([*map(DIRENT.pack, nids, offsets, types), *names])
+
+
+def record_offsets(counts: Sequence[int], block_size: int) -> Iterator[int]:
+    """Where in directory data split by `counts` the record of each name stands."""
+    for block, count in enumerate(counts):
+        start = block * block_size
+        yield from range(start, start + DIRENT_SIZE * count, DIRENT_SIZE)
 
 
 class DirBlock:

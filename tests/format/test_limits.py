@@ -196,8 +196,8 @@ def test_allocator_fills_the_ends_of_blocks() -> None:
     assert allocator.offset == 4224
     # 96 + 4000 bytes fit no longer, so the rest of the block is left, and later used.
     assert allocator.place_data(64, 4000) == Place(8192, 12256, inline=True)
-    assert allocator.place_file(80) == Place(4224, 0, inline=False)
-    assert allocator.place_special(64) == Place(12256, 0, inline=False)
+    assert allocator.place_file(80) == 4224
+    assert allocator.place_special(64) == 12256
     # A tail that cannot stand with its inode in one block makes all data stand apart.
     assert allocator.place_data(64, 4090) == Place(4320, 16384, inline=False)
     assert allocator.offset == 20480
