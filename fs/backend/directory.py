@@ -28,6 +28,10 @@ class DirectoryBackend:
             )
         return data
 
+    def size(self, blob: str) -> int:
+        """The length of the blob's file; raises as `read`."""
+        return os.fstat(self._file(blob)).st_size
+
     def _paths(self, blob: str) -> list[str]:
         """Where the blob may be."""
         name = checked_name(blob)
@@ -63,6 +67,10 @@ class FileBackend(DirectoryBackend):
     def __init__(self, path: str) -> None:
         super().__init__("")
         self._path = path
+
+    def size(self, blob: str) -> int:
+        """The length of the blob's file; raises as `read`."""
+        return os.fstat(self._file(blob)).st_size
 
     def _paths(self, blob: str) -> list[str]:
         return [self._path]

@@ -25,7 +25,7 @@ from fs.cache.flight import Flights
 from fs.cache.index import ContentIndex
 from fs.cache.metadata import ChunkInformation, chunk_information
 from fs.cache.quota import Quota
-from fs.format.blobtable import BlobFeature, BlobRecord
+from fs.format.blobtable import WHOLE_FEATURES, BlobRecord
 from fs.format.chunktable import ChunkTable
 from fs.format.errors import Failure, StorageError
 from fs.owndir import make_own
@@ -68,7 +68,7 @@ class CacheStore:
         fetcher: Fetching,
     ) -> BlobCache:
         """The cache of one blob; `make_table` runs in a thread."""
-        if blob.features & BlobFeature.TARFS:
+        if blob.features & WHOLE_FEATURES:
             blob, digester = tarball.record_of(blob), AS_A_WHOLE
             make_table = partial(tarball.table_of, blob)
         table, files = await trio.to_thread.run_sync(self._prepare, blob, digester, make_table)

@@ -1,4 +1,4 @@
-"""Blobs that are tar files as they are, of which no digest but that of the whole is known.
+"""Blobs that are tar files as they are, or other external ones: only the whole has a digest.
 
 So nothing of one is served before all of it is here and has the sha256 that is its name:
 it is fetched front to back into `<id>.blob.part`, which a later mount continues, then

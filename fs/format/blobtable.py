@@ -57,6 +57,9 @@ class BlobFeature(IntFlag):
 #: Blobs that hold what an image's start needs, and nothing else.
 STARTUP_FEATURES = BlobFeature.STARTUP | BlobFeature.SEPARATED_WITH_PREFETCH_FILES
 
+#: Blobs that are files of others as they are: no digest is known but that of the whole.
+WHOLE_FEATURES = BlobFeature.TARFS | BlobFeature.EXTERNAL
+
 #: A reader must understand every bit of this half of the feature word.
 _MANDATORY_FEATURES = 0xFFFF
 _KNOWN_MANDATORY_FEATURES = 0x0FFF

@@ -9,11 +9,13 @@ of them twice: it is refused before it costs more time or memory than its size a
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from fs.format.blobtable import BlobFeature, BlobRecord
 from fs.format.bootstrap import Bootstrap, Inode
-from fs.format.chunktable import ChunkTable
+from fs.format.chunkrow import DIGEST_SIZE
 from fs.format.erofs import CHUNK_INDEX_SIZE, DIRENT_SIZE, file_type
 from fs.format.errors import FormatError
 from fs.format.tree import HOLE, Chunk, Node
@@ -82,6 +84,9 @@ def load_tree(bootstrap: Bootstrap) -> Node:
             node = nodes[inode.nid] = _node(bootstrap, inode, budget)
         if name:
             nodes[parent].children[name] = node
+    tars = {blob.index for blob in bootstrap.blobs if blob.features & BlobFeature.TARFS}
+    if tars:
+        _number(nodes.values(), tars)
     return nodes[bootstrap.root]
 
 
@@ -121,16 +126,21 @@ def _chunks(bootstrap: Bootstrap, inode: Inode) -> list[Chunk]:
         if blob_index == HOLE:
             chunks.append(Chunk(bytes(32), HOLE, 0, 0, 0, 0, length))
         else:
-            table = bootstrap.chunk_table(blob_index)
-            chunks.append(_chunk(table, blob_index, blob_offset, length, bootstrap.name))
+            chunks.append(_chunk(bootstrap, blob_index, blob_offset, length))
     return chunks
 
 
-def _chunk(table: ChunkTable, blob_index: int, offset: int, length: int, where: str) -> Chunk:
+def _chunk(bootstrap: Bootstrap, blob_index: int, offset: int, length: int) -> Chunk:
+    blob = bootstrap.blobs[blob_index]
+    if blob.features & BlobFeature.TARFS:
+        return _tar_chunk(blob, offset, length, bootstrap.name)
+    table = bootstrap.chunk_table(blob_index)
     index = table.find(offset)
     row = table.row(index) if index >= 0 else None
     if row is None or (row.uncompressed_offset, row.uncompressed_size) != (offset, length):
-        raise FormatError(f"no chunk of {length} bytes at {offset} of blob {blob_index}", where)
+        raise FormatError(
+            f"no chunk of {length} bytes at {offset} of blob {blob_index}", bootstrap.name
+        )
     return Chunk(
         row.digest,
         blob_index,
@@ -142,3 +152,30 @@ def _chunk(table: ChunkTable, blob_index: int, offset: int, length: int, where: 
         row.flags,
         row.crc32,
     )
+
+
+def _tar_chunk(blob: BlobRecord, offset: int, length: int, where: str) -> Chunk:
+    """A piece of a tar file that serves as blob: builders give it no digest, and no record."""
+    if offset + length > blob.uncompressed_size:
+        raise FormatError(
+            f"{length} bytes at {offset} of blob {blob.index} of {blob.uncompressed_size}", where
+        )
+    return Chunk(bytes(DIGEST_SIZE), blob.index, 0, offset, length, offset, length)
+
+
+def _number(nodes: Iterable[Node], tars: set[int]) -> None:
+    """Give the pieces of tar files their positions, which are those of their order there."""
+    files = [node for node in nodes if any(chunk.blob_index in tars for chunk in node.chunks)]
+    pieces = {(c.blob_index, c.uncompressed_offset) for node in files for c in node.chunks}
+    count: Counter[int] = Counter()
+    positions = {}
+    for piece in sorted(pieces):
+        positions[piece] = count[piece[0]]
+        count[piece[0]] += 1
+    for node in files:
+        node.chunks = [
+            chunk._replace(position=positions[chunk.blob_index, chunk.uncompressed_offset])
+            if chunk.blob_index in tars
+            else chunk
+            for chunk in node.chunks
+        ]

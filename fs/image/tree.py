@@ -21,7 +21,7 @@ from fs.cache.readahead import ReadAhead
 from fs.cache.store import CacheStore
 from fs.cache.tarball import record_of
 from fs.cache.whole import count_here
-from fs.format.blobtable import STARTUP_FEATURES, BlobFeature, BlobRecord
+from fs.format.blobtable import STARTUP_FEATURES, WHOLE_FEATURES, BlobFeature, BlobRecord
 from fs.format.bootstrap import Bootstrap, DirEntry, Extent, Inode
 from fs.format.chunkplaces import placed
 from fs.format.chunktable import ChunkTable
@@ -166,7 +166,7 @@ class Image:
     def blob_record(self, index: int) -> BlobRecord:
         """What the cache's files of a blob are by: of a tar file, its pieces are the chunks."""
         blob = self.bootstrap.blobs[index]
-        return record_of(blob) if blob.features & BlobFeature.TARFS else blob
+        return record_of(blob) if blob.features & WHOLE_FEATURES else blob
 
     def data_path(self, index: int) -> str:
         """Where the decoded bytes of a blob are looked for on local disk."""

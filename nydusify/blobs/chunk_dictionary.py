@@ -10,7 +10,7 @@ import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
 
-from fs.format.blobtable import BlobFeature, BlobRecord, Digester
+from fs.format.blobtable import WHOLE_FEATURES, BlobFeature, BlobRecord, Digester
 from fs.format.bootstrap import Bootstrap
 from fs.format.chunkcolumns import LayerChunks
 from fs.format.chunkinfo import ChunkFlag
@@ -18,7 +18,7 @@ from fs.format.chunktable import ChunkTable
 from fs.format.errors import FormatError, UsageError
 from fs.format.tree import Chunk
 
-_UNUSABLE = BlobFeature.TARFS | BlobFeature.ZRAN
+_UNUSABLE = WHOLE_FEATURES | BlobFeature.ZRAN
 
 
 class KnownChunks(LayerChunks):

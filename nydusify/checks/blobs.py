@@ -15,7 +15,7 @@ from fs.format.blobmeta import (
     read_chunk_info,
     unpack_header,
 )
-from fs.format.blobtable import BlobFeature, BlobRecord
+from fs.format.blobtable import WHOLE_FEATURES, BlobFeature, BlobRecord
 from fs.format.bootstrap import Bootstrap
 from fs.format.chunkinfo import ChunkFlag
 from fs.format.chunkrow import DIGEST_SIZE, ChunkRow
@@ -25,8 +25,10 @@ from nydusify.checks.findings import Findings
 
 _RULE = "blobs"
 _PIECE = 4 << 20
+#: In so many last bytes of a blob lies its table of contents.
+_TAIL = 64 << 10
 #: Of these the stored bytes are another's: a layer, or a tar file.
-_FOREIGN = BlobFeature.ZRAN | BlobFeature.TARFS | BlobFeature.SEPARATE
+_FOREIGN = WHOLE_FEATURES | BlobFeature.ZRAN | BlobFeature.SEPARATE
 _IN_A_PIECE = ChunkFlag.BATCH | ChunkFlag.ZRAN
 
 Read = Callable[[int, int], bytes]
@@ -40,11 +42,17 @@ class _Parts(NamedTuple):
 
 
 def check_blob(
-    bootstrap: Bootstrap, index: int, meta: Path, read: Read, findings: Findings, *, sealed: bool
+    bootstrap: Bootstrap,
+    index: int,
+    meta: Path,
+    read: Read,
+    findings: Findings,
+    *,
+    size: int | None,
 ) -> None:
     """`read` gives bytes of the stored blob, `meta` may hold its chunk information as well.
 
-    `sealed`: that its bytes have their digest was verified before.
+    `size` is its length, None if that its bytes have their digest was verified before.
     """
     blob = bootstrap.blobs[index]
     where = f"blob {blob.blob_id[:12]}"
@@ -60,8 +68,8 @@ def check_blob(
         _compare(blob, table, part.rows, where, findings)
         if part.digests:
             _compare_digests(table, part.digests, where, findings)
-    if not sealed:
-        _check_id(blob, read, where, findings)
+    if size is not None:
+        _check_id(blob, read, size, where, findings)
 
 
 def _parts(blob: BlobRecord, read: Read, where: str) -> Iterator[_Parts]:
@@ -71,7 +79,12 @@ def _parts(blob: BlobRecord, read: Read, where: str) -> Iterator[_Parts]:
     yield _Parts(list(chunk_rows(array, header, where)), b"")
     if not blob.features & BlobFeature.HAS_TOC or not blob.toc_size:
         return
-    content = {part.name: _content(part, read, where) for part in _toc(blob, read, where)}
+    start = blob.compressed_size - blob.toc_size
+    if start < 0:
+        raise FormatError(f"table of contents of {blob.toc_size} bytes", where)
+    tail = read(start, blob.toc_size)
+    toc = read_toc(tail, blob.compressed_size, where, blob.toc_digest)
+    content = {part.name: _content(part, read, where) for part in toc}
     if META in content and content[META] != bytes(array):
         raise VerifyError(f"{where}: two different tables of chunk information")
     yield _Parts([], content.get(DIGESTS, b""))
@@ -80,14 +93,6 @@ def _parts(blob: BlobRecord, read: Read, where: str) -> Iterator[_Parts]:
             found = unpack_header(data, f"{where}: {name}")
             if found != header:
                 raise VerifyError(f"{where}: two different headers of chunk information")
-
-
-def _toc(blob: BlobRecord, read: Read, where: str) -> list[TocEntry]:
-    start = blob.compressed_size - blob.toc_size
-    if start < 0:
-        raise FormatError(f"table of contents of {blob.toc_size} bytes", where)
-    tail = read(start, blob.toc_size)
-    return read_toc(tail, blob.compressed_size, where, blob.toc_digest)
 
 
 def _content(part: TocEntry, read: Read, where: str) -> bytes:
@@ -129,16 +134,17 @@ def _compare_digests(table: ChunkTable, digests: bytes, where: str, findings: Fi
             findings.add(_RULE, f"{where}: chunk {row.position} has another digest there")
 
 
-def _check_id(blob: BlobRecord, read: Read, where: str, findings: Findings) -> None:
+def _check_id(blob: BlobRecord, read: Read, size: int, where: str, findings: Findings) -> None:
     """The id is the sha256 of the blob; nydus-image leaves the chunk digests out of it."""
-    gap = (blob.compressed_size, blob.compressed_size)
-    if blob.features & BlobFeature.HAS_TOC and blob.toc_size:
-        for part in _toc(blob, read, where):
+    gap = (size, size)
+    if blob.features & BlobFeature.HAS_TOC:
+        start = max(0, size - _TAIL)
+        for part in read_toc(read(start, size - start), size, where):
             if part.name == DIGESTS:
                 gap = (part.compressed_offset, part.compressed_offset + part.compressed_size)
     whole, without = hashlib.sha256(), hashlib.sha256()
-    for offset in range(0, blob.compressed_size, _PIECE):
-        piece = read(offset, min(_PIECE, blob.compressed_size - offset))
+    for offset in range(0, size, _PIECE):
+        piece = read(offset, min(_PIECE, size - offset))
         whole.update(piece)
         without.update(piece[: max(0, gap[0] - offset)])
         without.update(piece[max(0, gap[1] - offset) :])

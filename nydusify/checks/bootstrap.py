@@ -9,6 +9,7 @@ from typing import BinaryIO, cast
 
 from fs.format.bootstrap import Bootstrap
 from fs.format.errors import FormatError, local_errors
+from fs.format.rafs6 import SuperFlag
 from fs.format.tree import Node
 from fs.format.walk import load_tree, walk
 from fs.format.writer import BootstrapOptions, write_bootstrap
@@ -18,7 +19,7 @@ _RULE = "bootstrap"
 
 
 def check_bootstrap(bootstrap: Bootstrap, path: Path, findings: Findings) -> None:
-    """Visits everything. Whether it is as nydusify writes it is only noted."""
+    """Visits everything. Whether it is as builders write it is only noted."""
     root = load_tree(bootstrap)
     nids = _nids(bootstrap)
     if bootstrap.version == 6:
@@ -29,7 +30,7 @@ def check_bootstrap(bootstrap: Bootstrap, path: Path, findings: Findings) -> Non
             findings.add(_RULE, f"inode {nid}, to be prefetched, has no name", FormatError)
             return
     if bootstrap.version == 6 and not _is_canonical(bootstrap, root, wanted, nids, path):
-        findings.notes.append("the bootstrap is not byte for byte as nydusify writes it")
+        findings.notes.append("the bootstrap is not byte for byte as nydusify would write it")
 
 
 def _nids(bootstrap: Bootstrap) -> dict[int, tuple[bytes, ...]]:
@@ -55,6 +56,7 @@ def _is_canonical(
         compressor=bootstrap.compressor,
         digester=bootstrap.digester,
         block_size=bootstrap.block_size,
+        extra_flags=bootstrap.flags & SuperFlag.ENCRYPTION_NONE,  # said, or left out
         prefetch=[_at(root, paths[nid]) for nid in prefetch],
     )
     with local_errors(path), path.open("rb") as file:

@@ -48,9 +48,8 @@ class Findings:
         """All of it as one error, with the exit code of the first."""
         first = next(lines[0] for lines in self.problems.values() if lines)
         more = f" (and {self.count - 1} more)" if self.count > 1 else ""
-        if self._first is FormatError:
-            return FormatError(f"{first}{more}", image)
-        return self._first(f"{image}: {first}{more}")
+        named = first if first.startswith(f"{image}: ") else f"{image}: {first}"
+        return self._first(f"{named}{more}")
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fs.format.blobtable import BlobRecord
 from fs.format.bootstrap import Bootstrap
 from fs.format.tree import HOLE, Chunk
 from fs.format.walk import load_tree
@@ -134,9 +135,7 @@ def _count(bootstrap: Bootstrap, figures: ImageFigures) -> dict[tuple[bytes, int
                 continue
             seen.add(id(node))
             chunks = [
-                chunk._replace(
-                    compressed_size=stored_size(chunk, bootstrap.blobs[chunk.blob_index])
-                )
+                _counted(chunk, bootstrap.blobs[chunk.blob_index])
                 for chunk in node.chunks
                 if chunk.blob_index != HOLE
             ]
@@ -162,3 +161,11 @@ def _count_file(
         figures.comp_size += chunk.compressed_size
         figures.uncomp_size += chunk.uncompressed_size
         different.setdefault((chunk.digest, chunk.uncompressed_size), chunk)
+
+
+def _counted(chunk: Chunk, blob: BlobRecord) -> Chunk:
+    """With its share of what is stored. Pieces of tar files have no digest: none equals another."""
+    digest = chunk.digest
+    if not any(digest):
+        digest = b"%s %d" % (blob.blob_id.encode(), chunk.uncompressed_offset)
+    return chunk._replace(digest=digest, compressed_size=stored_size(chunk, blob))

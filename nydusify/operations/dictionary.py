@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fs.format.blobtable import MAX_BLOBS, BlobFeature, BlobRecord
+from fs.format.blobtable import MAX_BLOBS, WHOLE_FEATURES, BlobFeature, BlobRecord
 from fs.format.bootstrap import Bootstrap
 from fs.format.chunkrow import ChunkRow
 from fs.format.errors import FormatError, UsageError
@@ -36,7 +36,7 @@ from nydusify.workplace import workplace
 
 _DIRECTORY = b"chunkdict"
 #: Of such blobs chunks cannot be taken one by one.
-_UNUSABLE = BlobFeature.TARFS | BlobFeature.SEPARATE | BlobFeature.ENCRYPTED
+_UNUSABLE = WHOLE_FEATURES | BlobFeature.SEPARATE | BlobFeature.ENCRYPTED
 
 
 @dataclass(frozen=True)
