@@ -16,7 +16,6 @@ from fs.format.blobtable import Compressor
 from fs.format.contexts import MAX_PIECE
 from fs.format.errors import VerifyError
 from fs.format.inflate import inflate
-from fs.format.tree import Node
 from nydusify.layers.converted_layer import ConvertedLayer
 from nydusify.layers.estargz import ImageEntries, Table
 from nydusify.layers.layer import Layer
@@ -66,6 +65,9 @@ class ListedLayer:
         trusted = self._source.stored.table or Table()
         table = read_contents_table(self._stored.read, trusted, self._source.size, self._name)
         self._is_gzip = table.compressor == Compressor.GZIP
+        pieces = [piece for entry in table.entries for piece in entry.pieces]
+        if pieces:
+            self._prove(min(pieces, key=lambda piece: piece.end - piece.start))
         layer = Layer(self._name)
         contents = Contents()
         startup: list[bytes] = []
@@ -73,7 +75,7 @@ class ListedLayer:
             node = layer.add(entry)
             if node is not None and entry.size:
                 assert isinstance(entry, ListedEntry)
-                self._add(node, entry, contents)
+                contents.add(node, self._chunks(entry))
         blob = ReferenceBlob(self._source.digest, self._source.size, self._options)
         made = None
         if contents.new:
@@ -81,11 +83,6 @@ class ListedLayer:
             made = blob.make(contents.new, table.compressor, located, path)
         contents.fill(blob.chunks)
         return ConvertedLayer(layer.finish(), blob.chunks, made, startup=startup)
-
-    def _add(self, node: Node, entry: ListedEntry, contents: Contents) -> None:
-        if not self._candidates:
-            self._prove(entry.pieces[0])
-        contents.add(node, self._chunks(entry))
 
     def _prove(self, piece: Piece) -> None:
         """Unusable if gzip members have longer headers than ours are thought to have."""

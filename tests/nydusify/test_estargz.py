@@ -18,9 +18,11 @@ from fs.registry.store import StoreOptions, open_reader, open_writer
 from nydusify.cli import main
 from tests.kinds.mounted import served
 from tests.nydusify.images import pull
+from tests.nydusify.test_caches import Watch, layers_of
 from tests.nydusify.test_convert import as_overlayfs, assert_shows, publish, stack
 from tests.parts.containerd import Containerd, start_containerd
 from tests.parts.layers import LayerTar, expected_tree, unlike, with_least_names
+from tests.parts.registry import Registry
 from tests.parts.trees import scan
 
 pytestmark = [
@@ -32,6 +34,7 @@ pytestmark = [
 
 VERIFY, NOT_FOUND, UNREACHABLE, USAGE = 4, 5, 7, 2
 FIRST = ["usr/f31", "usr/bin/large", "usr/f12"]
+CHUNKED = "io.containers.zstd-chunked."
 TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
 KINDS = {"estargz": "--estargz", "chunked": "--zstdchunked"}
 
@@ -125,7 +128,7 @@ def test_a_wrong_table_of_contents(
     containerd: Containerd, key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tag = "estargz" if key == "toc.digest" else "chunked"
-    full = {"toc.digest": TOC_DIGEST}.get(key, f"io.containers.zstd-chunked.{key}")
+    full = {"toc.digest": TOC_DIGEST}.get(key, f"{CHUNKED}{key}")
     copy(containerd, tag, f"oci:{tmp_path}/true:a")
     copy(containerd, tag, f"oci:{tmp_path}/false:a", **{full: "sha256:" + "0" * 64})
     assert convert(containerd, f"oci:{tmp_path}/true:a", f"oci:{tmp_path}/out:a") == 0
@@ -186,13 +189,53 @@ def test_containerd_that_has_not_what_is_asked_for(
 
 
 @pytest.mark.fuse
+@pytest.mark.registry
 @pytest.mark.parametrize("kind", KINDS)
-def test_layers_are_read_where_they_are(containerd: Containerd, kind: str, tmp_path: Path) -> None:
-    target = f"oci:{tmp_path}/out:1"
-    source = f"containerd:example.test/x:{kind}"
-    address = ["--containerd-address", str(containerd.address)]
-    assert main(["convert", "--oci-ref", "--source", source, "--target", target, *address]) == 0
+def test_layers_are_referred_to_by_their_tables(
+    containerd: Containerd,
+    registry: Registry,
+    kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NYDUSIFY_CACHE", str(tmp_path / "cache"))
+    source, target = f"{registry.host}/listed/{kind}:a", f"{registry.host}/listed/{kind}:ref"
+    copy(containerd, kind, source)
+    for again in (False, True):
+        watch = Watch(registry, f"listed/{kind}")
+        assert main(["convert", "--oci-ref", "--source", source, "--target", target]) == 0
+        layers = set(layers_of(source))
+        read = [
+            request["http.response.written"]
+            for request in watch.requests()
+            if request["http.request.method"] == "GET"
+            and request["http.request.uri"].rpartition("/")[2] in layers
+        ]
+        assert sum(read) < (1 if again else 20_000)  # of 3.3 MB
+        assert again or len(read) > 0
     with as_overlayfs(tars(), tmp_path) as merged:
         expected = expected_tree(merged)
-    with served(target, None, tmp_path, "fuse") as place:
+    with served(target, None, tmp_path, "fuse", plain_http=True) as place:
         assert unlike(expected, with_least_names(scan(place))) == []
+
+
+def test_a_wrong_table_is_not_referred_by(
+    containerd: Containerd, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tag, key in (("estargz", TOC_DIGEST), ("chunked", f"{CHUNKED}manifest-checksum")):
+        copy(containerd, tag, f"oci:{tmp_path}/false:a", **{key: "sha256:" + "0" * 64})
+        places = ["--source", f"oci:{tmp_path}/false:a", "--target", f"oci:{tmp_path}/out:b"]
+        assert main(["convert", "--oci-ref", *places]) == VERIFY
+        error = capsys.readouterr().err
+        assert "layer 1 of 4" in error
+        assert "table of contents" in error
+
+
+@pytest.mark.fuse
+def test_without_a_trusted_table_a_layer_is_read(containerd: Containerd, tmp_path: Path) -> None:
+    source, target = f"oci:{tmp_path}/in:a", f"oci:{tmp_path}/out:1"
+    copy(containerd, "estargz", source, **{TOC_DIGEST: None})
+    assert main(["convert", "--oci-ref", "--source", source, "--target", target]) == 0
+    with served(target, None, tmp_path, "fuse") as place:
+        assert (place / "usr/f8").read_bytes() == b"new"
+        assert (place / "usr/f49").read_bytes() == b"49" * 49
