@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 _ALIGNMENT = 4096
 #: A hand-over to another thread costs as much as compressing some ten KiB.
 _WORTH_A_THREAD = 256 << 10
-#: Pieces of work that wait for the pool or are in it.
-_QUEUED = 8
+#: Bytes that wait for the pool or are in it, so that it has work while a layer is waited for.
+_QUEUED = 16 << 20
+#: Pieces of work that may be there however large they are.
+_AT_LEAST = 2
 _COPIED_AT_ONCE = 1 << 20
 #: Numbers from here on are those of chunks that are stored elsewhere.
 _ELSEWHERE = 1 << 32
@@ -246,10 +248,14 @@ class _Ranked:
 
 
 class _Job(NamedTuple):
-    """Groups of chunk numbers, each compressed as one; the future has a piece for each group."""
+    """Groups of chunk numbers, each compressed as one; the future has a piece for each group.
+
+    `size` is that of them all before.
+    """
 
     groups: Sequence[Sequence[int]]
     future: Future[list[bytes]]
+    size: int
 
 
 class _Section:
@@ -282,6 +288,7 @@ class _Section:
         self._pieces: list[Sequence[bytes]] = []
         self._job_size = 0
         self._queue: deque[_Job] = deque()
+        self._queued = 0
         self._opened: BinaryIO | None = None
 
     @property
@@ -332,13 +339,18 @@ class _Section:
 
     def _submit(self) -> None:
         future = self._pool.submit(_compressed, self._options.compressor, self._pieces)
-        self._queue.append(_Job(self._groups, future))
+        self._queue.append(_Job(self._groups, future, self._job_size))
+        self._queued += self._job_size
         self._groups, self._pieces, self._job_size = [], [], 0
-        while len(self._queue) > _QUEUED or (self._queue and self._queue[0].future.done()):
+        while self._queue and (self._is_full() or self._queue[0].future.done()):
             self._write(self._queue.popleft())
+
+    def _is_full(self) -> bool:
+        return self._queued > _QUEUED and len(self._queue) > _AT_LEAST
 
     def _write(self, job: _Job) -> None:
         stored = job.future.result()
+        self._queued -= job.size
         data = stored[0] if len(stored) == 1 else b"".join(stored)
         with local_errors(self.path):
             self.file.write(data)

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from fs.format.errors import FormatError
 from fs.format.tree import Node
 from fs.tar.entry import HARD_LINK, Entry
-from fs.tar.paths import PATH_MAX, clean
+from fs.tar.paths import NAME_MAX, PATH_MAX, clean
 from nydusify.layers.paths import lookup, resolve, shown
 
 WHITEOUT = b".wh."
@@ -30,6 +30,7 @@ CAPABILITY = b"security.capability"
 #: There are only so many, and inodes share them.
 _MODES: dict[int, int] = {}
 _MANY = 10_000
+_NO_NAMES = (b"", b".", b"..")
 _LINK_MODE = stat.S_IFLNK | 0o777  # Linux keeps no permissions of links
 
 
@@ -61,32 +62,54 @@ class Layer:
         self.foreign_links: dict[tuple[bytes, ...], ForeignLink] = {}
         #: Numbers that were seen, so that equal ones of many inodes are one object.
         self._numbers: dict[int, int] = {}
+        #: Directories by their paths as entries write them, until something takes a file's place.
+        self._places: dict[bytes, Node] = {}
 
     def add(self, entry: Entry) -> Node | None:
         """Put an entry in its place. Returns the node of a regular file, to be given its content.
 
         FormatError for what containerd would not unpack either.
         """
-        where = f"{self.name}, entry at offset {entry.offset}"
-        names = clean(entry.path, where)
-        if not names:
-            self._set_root(entry, where)
-            return None
-        base = names[-1]
-        parent = self.directory(names[:-1], where)
+        path = entry.path[:-1] if entry.path[-1:] == b"/" else entry.path
+        above, _, base = path.rpartition(b"/")
+        parent = self._places.get(above)
+        simple = base not in _NO_NAMES and len(base) <= NAME_MAX and len(entry.path) <= PATH_MAX
+        if parent is None or not simple:
+            where = self._where(entry)
+            names = clean(entry.path, where)
+            if not names:
+                self._set_root(entry, where)
+                return None
+            base = names[-1]
+            parent = self.directory(names[:-1], where)
+            if simple:
+                self._remember(above, parent)
         if base.startswith(WHITEOUT):
-            self._mark(parent, base, where)
+            self._mark(parent, base, self._where(entry))
             return None
         if entry.kind == HARD_LINK:
-            self._link(parent, base, entry, where)
+            self._link(parent, base, entry, self._where(entry))
             return None
         if entry.kind == stat.S_IFDIR:
             self._add_directory(parent, base, entry)
             return None
         self._share_numbers(entry)
-        node = _new_node(entry, where)
-        parent.children[base] = node
+        node = self._new_node(entry)
+        self._put(parent, base, node)
         return node if entry.kind == stat.S_IFREG else None
+
+    def _where(self, entry: Entry) -> str:
+        return f"{self.name}, entry at offset {entry.offset}"
+
+    def _remember(self, above: bytes, directory: Node) -> None:
+        if len(self._places) >= _MANY:
+            self._places.clear()
+        self._places[above] = directory
+
+    def _put(self, parent: Node, base: bytes, node: Node) -> None:
+        if base in parent.children:  # a link or directory, and with it the way to others
+            self._places.clear()
+        parent.children[base] = node
 
     def _share_numbers(self, entry: Entry) -> None:
         same = self._numbers
@@ -155,7 +178,8 @@ class Layer:
     def _add_directory(self, parent: Node, base: bytes, entry: Entry) -> None:
         node = parent.children.get(base)
         if node is None or not stat.S_ISDIR(node.mode):
-            node = parent.children[base] = Node(_DIRECTORY_MODE)
+            node = Node(_DIRECTORY_MODE)
+            self._put(parent, base, node)
         self._list(node, entry)
 
     def _list(self, directory: Node, entry: Entry) -> None:
@@ -169,7 +193,8 @@ class Layer:
         target = clean(entry.target, where)
         if not target:
             raise FormatError(f"hard link to {shown(target)}", where)
-        parent.children.pop(base, None)
+        if parent.children.pop(base, None) is not None:
+            self._places.clear()
         real = [*resolve(self.root, target[:-1], where), target[-1]]
         for depth, name in enumerate(real):
             on_the_way = lookup(self.root, real[:depth])
@@ -185,6 +210,23 @@ class Layer:
             raise FormatError(f"hard link to the directory {shown(real)}", where)
         _set_attributes(node, entry)
         parent.children[base] = node
+
+    def _new_node(self, entry: Entry) -> Node:
+        kind, size = entry.kind, entry.size
+        if kind == stat.S_IFLNK:
+            size = len(entry.target)
+            if not 0 < size <= PATH_MAX:
+                what = f"symbolic link with a target of {size} bytes"
+                raise FormatError(what, self._where(entry))
+            mode, target = _LINK_MODE, entry.target
+        else:
+            mode, target = _MODES.setdefault(mode := kind | entry.mode, mode), b""
+        node = Node(
+            mode, entry.uid, entry.gid, entry.mtime, entry.mtime_nsec, size, entry.rdev, 0, target
+        )
+        if entry.xattrs:
+            node.xattrs = storable_xattrs(mode, entry.xattrs)
+        return node
 
 
 def inherited_group(parent: Node) -> int:
@@ -212,14 +254,3 @@ def storable_xattrs(mode: int, xattrs: Mapping[bytes, bytes]) -> dict[bytes, byt
     if not stat.S_IFMT(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         return dict(xattrs)
     return {name: value for name, value in xattrs.items() if name.startswith(b"security.")}
-
-
-def _new_node(entry: Entry, where: str) -> Node:
-    if entry.kind == stat.S_IFLNK:
-        if not 0 < len(entry.target) <= PATH_MAX:
-            raise FormatError(f"symbolic link with a target of {len(entry.target)} bytes", where)
-        node = Node(_LINK_MODE, size=len(entry.target), target=entry.target)
-    else:
-        node = Node(entry.kind, size=entry.size, rdev=entry.rdev)
-    _set_attributes(node, entry)
-    return node

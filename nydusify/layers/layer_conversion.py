@@ -126,17 +126,19 @@ def _read(
 ) -> None:
     """Put every entry in the layer's tree, and the contents in its blob."""
     chunk_size, add = options.chunk_size, builder.add
+    put, order = contents.add, options.order
     for entry in entries:
         node = layer.add(entry)
-        if node is None or not entry.size:
+        size = entry.size
+        if node is None or not size:
             continue
-        if entry.size > _MAX_CHUNKS_OF_A_FILE * chunk_size:
-            raise FormatError(f"file of {entry.size} bytes", _place_of(layer, entry))
-        rank = None
-        if options.order:
-            rank = options.order.rank(clean(entry.path, layer.name))
-        parts = pieces(entry, entries.read, chunk_size)
-        contents.add(node, [add(piece, rank) for piece in parts])
+        if size > _MAX_CHUNKS_OF_A_FILE * chunk_size:
+            raise FormatError(f"file of {size} bytes", _place_of(layer, entry))
+        rank = order.rank(clean(entry.path, layer.name)) if order else None
+        if size <= chunk_size and entry.segments is None:
+            put(node, (add(entries.read(size), rank),))
+        else:
+            put(node, [add(piece, rank) for piece in pieces(entry, entries.read, chunk_size)])
 
 
 def _place_of(layer: Layer, entry: Entry) -> str:
