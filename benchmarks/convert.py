@@ -4,6 +4,8 @@ Speed: `nydusify convert` from a registry into it, nothing cached, against one c
 over the same layers' bytes, decompressed, and against `ctr-remote image convert --estargz` of the
 image in containerd's store. All on loopback, in turn; above 1 is faster than that.
 
+--oci-ref instead refers to the layers where they are, against one core's gunzip of them.
+
 --sizes instead converts with each combination of sizes, and starts each image from nothing
 until it is ready: bytes and requests are those of the registry.
 """
@@ -66,6 +68,18 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """Seconds, medians. `content` is in bytes, decompressed; the others as stored."""
+
+    image: str
+    content: int
+    size: int
+    pushed: int
+    refer: float
+    gunzip: float
+
+
+@dataclass(frozen=True)
 class Cost:
     """Of one combination of sizes; `fetched` and `requests` are until the image is ready."""
 
@@ -83,7 +97,9 @@ def parser() -> argparse.ArgumentParser:
     top.formatter_class = argparse.RawDescriptionHelpFormatter
     top.add_argument("--images", metavar="A,B", default="flask,node", help="(default: %(default)s)")
     top.add_argument("--repeats", type=int, default=3, metavar="N")
-    top.add_argument("--sizes", action="store_true", help="chunk and batch sizes instead of speed")
+    what = top.add_mutually_exclusive_group()
+    what.add_argument("--sizes", action="store_true", help="chunk and batch sizes instead of speed")
+    what.add_argument("--oci-ref", action="store_true", help="the speed of references instead")
     top.add_argument("--record", action="store_true", help="renew the table in the docs")
     top.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     return top
@@ -94,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
     recipes = chosen(arguments.images, quick=False)
     images = {each.name: cached_image(each, CACHE / "images", _say) for each in recipes}
     isolate("benchmarks", ["convert", *argv], network=True)
-    rows: list[Speed | Cost] = []
+    rows: list[Speed | Cost | Reference] = []
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="convert-") as name:
         for recipe in recipes:
             _say(recipe.name)
@@ -102,13 +118,20 @@ def main(argv: Sequence[str]) -> int:
             work.mkdir()
             with registry(work) as server:
                 image = _Image(recipe, images[recipe.name], work, server)
-                rows += image.costs() if arguments.sizes else [image.speed(arguments.repeats)]
+                if arguments.sizes:
+                    rows += image.costs()
+                elif arguments.oci_ref:
+                    rows.append(image.reference(arguments.repeats))
+                else:
+                    rows.append(image.speed(arguments.repeats))
     if left := left_behind():
         raise RuntimeError(f"processes were left behind: {left}")
-    text = f"{_costs(rows) if arguments.sizes else _speeds(rows)}\n\n({machine()})"
+    table = _costs if arguments.sizes else _references if arguments.oci_ref else _speeds
+    text = f"{table(rows)}\n\n({machine()})"
     print(text)
     if arguments.record:
-        command = f"python -m benchmarks convert {'--sizes ' if arguments.sizes else ''}--record"
+        mode = "--sizes " if arguments.sizes else "--oci-ref " if arguments.oci_ref else ""
+        command = f"python -m benchmarks convert {mode}--record"
         write_block(DOCUMENT, command, text)
     if arguments.json:
         document = {"machine": machine(), "convert": [asdict(row) for row in rows]}
@@ -133,6 +156,11 @@ class _Image:
         with closing(open_reader(f"oci:{layout}:{TAG}")) as reader:
             layers = reader.resolve().manifest.layers
             self.size = sum(layer.size for layer in layers)
+            self._packed = work / "layers.gz"
+            with self._packed.open("wb") as out:
+                for layer in layers:
+                    with reader.open_blob(layer) as stored:
+                        shutil.copyfileobj(stored, out, _MIB)
             self._tar = work / "layers.tar"
             with self._tar.open("wb") as out:
                 for layer in layers:
@@ -163,6 +191,22 @@ class _Image:
             self.size,
             json.loads(report.read_text())["target_size"],
             *map(statistics.median, (ours, zstd, theirs)),
+        )
+
+    def reference(self, repeats: int) -> Reference:
+        """Both in turn."""
+        ours, gunzip = [], []
+        report = self._work / "report.json"
+        for repeat in range(repeats):
+            target = f"{self._plain}-ref-{repeat}"
+            ours.append(self._converted(target, report, "--oci-ref"))
+            gunzip.append(_seconds(["gzip", "--test", str(self._packed)]))
+        return Reference(
+            self._recipe.name,
+            self._tar.stat().st_size,
+            self.size,
+            json.loads(report.read_text())["target_size"],
+            *map(statistics.median, (ours, gunzip)),
         )
 
     def costs(self) -> list[Cost]:
@@ -208,7 +252,7 @@ def _seconds(command: Sequence[str]) -> float:
     return time.monotonic() - begun
 
 
-def _speeds(rows: Sequence[Speed | Cost]) -> str:
+def _speeds(rows: Sequence[Speed | Cost | Reference]) -> str:
     lines = [
         f"{'image':<10}{'content MB':>12}{'of gzip':>9}{'convert MB/s':>14}"
         f"{'against zstd -3':>17}{'against eStargz':>17}"
@@ -223,7 +267,7 @@ def _speeds(rows: Sequence[Speed | Cost]) -> str:
     return "\n".join(lines)
 
 
-def _costs(rows: Sequence[Speed | Cost]) -> str:
+def _costs(rows: Sequence[Speed | Cost | Reference]) -> str:
     lines = [
         f"{'image':<10}{'chunk KiB':>10}{'batch KiB':>10}{'of gzip':>9}{'convert s':>11}"
         f"{'MB until ready':>16}{'requests':>10}"
@@ -234,5 +278,19 @@ def _costs(rows: Sequence[Speed | Cost]) -> str:
             f"{row.image:<10}{row.chunk_size >> 10:>10}{row.batch_size >> 10:>10}"
             f"{row.share_of_gzip:>9.3f}{row.seconds:>11.2f}{row.fetched / 1e6:>16.1f}"
             f"{row.requests:>10}"
+        )
+    return "\n".join(lines)
+
+
+def _references(rows: Sequence[Speed | Cost | Reference]) -> str:
+    lines = [
+        f"{'image':<10}{'content MB':>12}{'pushed, of gzip':>17}{'refer MB/s':>12}"
+        f"{'against gunzip':>16}"
+    ]
+    for row in rows:
+        assert isinstance(row, Reference)
+        lines.append(
+            f"{row.image:<10}{row.content / 1e6:>12.0f}{row.pushed / row.size:>17.3f}"
+            f"{row.content / 1e6 / row.refer:>12.0f}{row.gunzip / row.refer:>16.2f}"
         )
     return "\n".join(lines)

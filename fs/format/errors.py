@@ -104,8 +104,13 @@ def local_failure(error: OSError, where: object) -> Failure:
 
 @contextmanager
 def local_errors(where: object) -> Iterator[None]:
-    """Operating system errors inside become Failures that begin with `where`."""
+    """Operating system errors inside become Failures that begin with `where`.
+
+    A reader of our output who has enough is no failure: that ends the command as a whole.
+    """
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise local_failure(error, where) from error

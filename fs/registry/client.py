@@ -132,7 +132,7 @@ class RegistryClient:
 
         return self.retry.run(attempt)
 
-    def has_blob(self, digest: str, size: int) -> bool:
+    def has_blob(self, digest: str, size: int | None = None) -> bool:
         """Whether a blob is there, asked with the right to push that follows."""
 
         def attempt() -> bool:
@@ -142,7 +142,7 @@ class RegistryClient:
             except NotFoundError:
                 return False
             answer.close()
-            return answer.length in (None, size)
+            return size is None or answer.length in (None, size)
 
         return self.retry.run(attempt)
 

@@ -27,7 +27,11 @@ def upload_blob(
 
     def attempt() -> None:
         target = client.start_upload(client.push_scopes, {})
-        if target is None:
+        if target is None:  # the registry says that it has the blob, which it was not told of
+            if not client.has_blob(descriptor.digest, descriptor.size):
+                name = client.reference.name
+                raise VerifyError(f"{name}: answers the upload of {descriptor.digest} with 201,"
+                                  " but does not have it")  # fmt: skip
             return
         sent = 0
 
@@ -63,7 +67,8 @@ def mount_blob(client: RegistryClient, digest: str, repository: str) -> bool:
         return False
     if target is not None:
         _cancel(client, target)
-    return target is None
+        return False
+    return client.has_blob(digest)
 
 
 def _cancel(client: RegistryClient, target: str) -> None:

@@ -43,7 +43,7 @@ _SOURCE = "containerd.io/snapshot/nydus-source-digest"
 _BLOB = "containerd.io/snapshot/nydus-blob-digest"
 _BLOB_SIZE = "containerd.io/snapshot/nydus-blob-size"
 _KEY = "io.lazyrun.converted-layer.key"
-_MAX_RECORD = 1 << 30
+_MAX_RECORD = 256 << 20
 
 
 class CachedLayer(NamedTuple):

@@ -53,6 +53,7 @@ from nydusify.layers.layer import ForeignLink, Layer
 
 _VERSION = 1
 _LEVEL = 3
+_MAX_WINDOW = 8 << 20
 _COLUMNS = {
     "sizes": "I",
     "compressed_offsets": "Q",
@@ -62,7 +63,8 @@ _COLUMNS = {
     "withins": "I",
 }
 _IMPLIED, _LISTED_LATE, _OPAQUE = 1, 2, 4
-_MAX_OBJECT = 1 << 30
+#: Of a record, decoded (bytes): some millions of nodes, which take ten times as much in memory.
+_MAX_DECODED = 256 << 20
 #: Of a list; msgpack makes room for as many as are announced.
 _MAX_ELEMENTS = 1 << 20
 _Unexpected = (
@@ -110,11 +112,10 @@ def read_converted_layer(
     source: BinaryIO, blob: Path, name: str, dictionary: ChunkDictionary | None = None
 ) -> ConvertedLayer:
     """The layer in a record; `blob` is where its blob's file is, `name` for messages."""
-    stream = zstandard.ZstdDecompressor().stream_reader(source, closefd=False)
     unpacker = msgpack.Unpacker(
-        stream,
+        _Decoded(source),
         raw=False,
-        max_buffer_size=_MAX_OBJECT,
+        max_buffer_size=_MAX_DECODED,
         max_array_len=_MAX_ELEMENTS,
         max_map_len=_MAX_ELEMENTS,
     )
@@ -188,6 +189,22 @@ def _packed_numbers(node: Node) -> list[int] | bytes | None:
     if isinstance(numbers, range):
         return [numbers.start, len(numbers)]
     return _little_endian(array("Q", numbers)).tobytes()
+
+
+class _Decoded:
+    """A record's content. ValueError where there is more than we take."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+        self._stream = decompressor.stream_reader(source, closefd=False)
+        self._left = _MAX_DECODED
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError(f"decodes to more than {_MAX_DECODED >> 20} MiB")
+        return data
 
 
 class _Reading:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
+import msgpack
 import pytest
 import zstandard
 from hypothesis import given, settings
@@ -313,3 +314,14 @@ def test_the_tree_is_the_same_with_batches_and_without(tmp_path: Path) -> None:
         )
         trees.append(convert_tars(tars, work, options))
     assert trees[0] == trees[1] == trees[2]
+
+
+def test_a_record_of_which_too_much_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small nodes without end, each right in itself."""
+    monkeypatch.setattr("nydusify.layers.converted_layer._MAX_DECODED", 1 << 16)
+    node = msgpack.packb([0, b"x", None, 0, [], 0o100644, *[0] * 7, b"", {}, None])
+    whole = record_of(converted(LayerTar().add("a").tar(), tmp_path, LayerOptions()))
+    content = zstandard.ZstdDecompressor().decompressobj().decompress(whole)
+    many = zstandard.compress(content + node * 100_000)
+    with pytest.raises(FormatError, match="more than 0 MiB"):
+        read_converted_layer(io.BytesIO(many), tmp_path, "many")

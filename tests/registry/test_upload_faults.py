@@ -9,6 +9,7 @@ import pytest
 
 from fs.format.errors import VerifyError
 from fs.registry.mediatypes import OCI_MANIFEST
+from fs.registry.reference import parse_reference
 from fs.registry.store import open_writer
 from tests.registry.faulty import Behaviour, Reply, Request
 from tests.registry.images import make_image
@@ -71,3 +72,25 @@ def test_a_registry_that_stores_something_else(world: World) -> None:
             writer.push_blob(LAYER, BLOB)
         with pytest.raises(VerifyError):
             writer.push_manifest(make_image(b"y").raw, OCI_MANIFEST, tag=True)
+
+
+@pytest.mark.parametrize("has_it", [False, True])
+def test_a_registry_that_wants_no_bytes(world: World, *, has_it: bool) -> None:
+    """201 for a POST that named no blob: believed if the blob is there."""
+    asked: list[str] = []
+
+    def behave(request: Request) -> Reply:
+        if request.method == "HEAD":
+            asked.append(request.path)
+            there = has_it and len(asked) > 1
+            return Reply(200, {"Content-Length": str(len(BLOB))}) if there else Reply(404)
+        return Reply(201)
+
+    server = world.server(behave)
+    with closing(open_writer(f"{server.host}/repo:tag", world.options)) as writer:
+        if has_it:
+            writer.push_blob(LAYER, BLOB)
+        else:
+            with pytest.raises(VerifyError, match="does not have it"):
+                writer.push_blob(LAYER, BLOB)
+        assert writer.mount_blob(LAYER, parse_reference(f"{server.host}/other:tag")) == has_it

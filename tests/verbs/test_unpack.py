@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -54,6 +56,31 @@ def test_a_tar_has_it_all(upper: str, tmp_path: Path) -> None:
         assert main(words) == 0
     again = overlay_tree([(tmp_path / "x.tar").read_bytes()], tmp_path / "again")
     assert unlike(overlay_tree(tars, tmp_path / "work"), again) == []
+
+
+def test_a_reader_who_has_enough_is_no_failure(images: Path, tmp_path: Path) -> None:
+    call = "import sys; from nydusify.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", call, "unpack", f"oci:{images}:nydus", "-o", "-"]
+    with (tmp_path / "said").open("w+b") as said:
+        done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said)
+        assert done.stdout
+        assert done.stdout.read(512)
+        done.stdout.close()
+        assert done.wait(60) == 128 + signal.SIGPIPE
+        assert said.tell() == 0
+
+
+@pytest.mark.parametrize("program", ["nydusify.cli", "fs.cli", "runner.cli"])
+def test_so_it_is_of_every_command(program: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    call = f"import sys; from {program} import main; sys.exit(main())"
+    try:
+        command = [sys.executable, "-c", call, "--help"]
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_gnu_tar_reads_it_from_a_pipe(images: Path) -> None:
