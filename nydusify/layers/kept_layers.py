@@ -30,7 +30,7 @@ from nydusify.layers.layer_cache import LayerCache, key_of
 from nydusify.layers.layer_conversion import Shaping
 from nydusify.layers.sources import SourceLayer
 from nydusify.options import CacheOptions
-from nydusify.outputs.publish import Destination, blob_layer
+from nydusify.outputs.publish import Destination, blob_layer, stored_id
 
 
 @dataclass
@@ -202,11 +202,6 @@ class KeptLayers:
         self.caches.remote.add(
             CachedLayer(key, digest, record, layer), path, blob.path if blob else None
         )
-
-
-def stored_id(blob: Blob) -> str:
-    """The SHA-256 of the blob's file, which of a reference is not that of the layer."""
-    return blob_layer(blob).digest.removeprefix("sha256:")
 
 
 def _key_by(cache: BuildCache, key: str) -> str:

@@ -17,6 +17,7 @@ from fs.format.blobtable import Digester
 from fs.format.errors import FormatError, UsageError, local_errors
 from fs.format.writer import BootstrapOptions
 from fs.registry.store import StoreOptions
+from nydusify.blobs.known_blobs import opened_dictionary
 from nydusify.blobs.layer_blob import Blob
 from nydusify.images.bootstraps import Stack
 from nydusify.images.opened import ImagePlace, open_image
@@ -24,6 +25,7 @@ from nydusify.layers.sources import open_source
 from nydusify.operations.image_conversion import convert_layers
 from nydusify.operations.upper_conversion import convert_upper
 from nydusify.options import ConvertOptions
+from nydusify.outputs.publish import blob_layer, stored_id
 from nydusify.outputs.whole_file import new_file
 from nydusify.report import Progress
 from nydusify.workplace import workplace
@@ -33,7 +35,10 @@ from nydusify.workplace import workplace
 class PackOptions:
     """`source` is a directory, or a tar file of any compression. `bootstrap` is where the result
     goes, None for a file in `blob_dir` named by its sha256. `blob` is where the blob goes
-    instead of `blob_dir`. `spec` is that of `UpperEntries`.
+    instead of `blob_dir`. `spec` is that of `UpperEntries`. `form` says of a tar file what is made:
+    a file system of its own ("rafs"), or one over the file as it is: a "reference" to a layer,
+    a "tarfs". Of "table", the source is the table of contents of an eStargz layer, which
+    `layer` names by id and size.
     """
 
     source: Path
@@ -42,6 +47,8 @@ class PackOptions:
     blob: Path | None = None
     parent: str | None = None
     spec: str = "oci"
+    form: str = "rafs"
+    layer: tuple[str, int] = "", 0
     convert: ConvertOptions = field(default_factory=lambda: ConvertOptions("", ""))
     store: StoreOptions = field(default_factory=StoreOptions)
     backend: BackendConfig | None = None
@@ -74,8 +81,8 @@ def pack(options: PackOptions, progress: Progress) -> Packed:
         return Packed(
             str(path),
             ids,
-            [blob.record.blob_id for blob in new],
-            sum(blob.record.compressed_size for blob in new),
+            [stored_id(blob) for blob in new],
+            sum(blob_layer(blob).size for blob in new),
             "6",
             stack.options.compressor.name.lower(),
         )
@@ -84,6 +91,8 @@ def pack(options: PackOptions, progress: Progress) -> Packed:
 def _build(options: PackOptions, work: Path, progress: Progress) -> tuple[Stack, Sequence[Blob]]:
     if options.parent is None:
         return _alone(options, work, progress)
+    if options.convert.chunk_dict:
+        raise UsageError("--chunk-dict: with a --parent-bootstrap that one's chunks are known")
     with open_image(ImagePlace(options.parent, store=options.store), work) as opened:
         stack = Stack.of(opened.bootstrap)
         if stack.options.digester != Digester.BLAKE3:
@@ -99,14 +108,33 @@ def _build(options: PackOptions, work: Path, progress: Progress) -> tuple[Stack,
 
 
 def _alone(options: PackOptions, work: Path, progress: Progress) -> tuple[Stack, Sequence[Blob]]:
+    if options.form != "rafs":
+        return _as_it_is(options, work)
+    convert = options.convert
     kind = "dir" if options.source.is_dir() else "layer"
-    with open_source(f"{kind}:{options.source}", None, options.store) as source:
-        converted = convert_layers(source.layers, options.convert, work, progress)
-    written = BootstrapOptions(
-        chunk_size=options.convert.chunk_size, compressor=options.convert.compressor
-    )
-    records = [blob.record for blob in converted.blobs]
+    with (
+        open_source(f"{kind}:{options.source}", None, options.store) as source,
+        opened_dictionary(convert, work) as known,
+    ):
+        dictionary = known.chunks if known else None
+        converted = convert_layers(source.layers, convert, work, progress, dictionary=dictionary)
+    written = BootstrapOptions(chunk_size=convert.chunk_size, compressor=convert.compressor)
+    records = [*(blob.record for blob in converted.blobs), *converted.known]
     return Stack(converted.root, records, written), converted.blobs
+
+
+def _as_it_is(options: PackOptions, work: Path) -> tuple[Stack, Sequence[Blob]]:
+    """Over a layer's file, or what a table of contents says of one."""
+    from nydusify.operations import layer_files
+
+    if options.convert.chunk_dict:
+        raise UsageError("--chunk-dict: nothing is stored of a layer that stays as it is")
+    chunk_size = options.convert.chunk_size
+    if options.form == "reference":
+        return layer_files.refer_to_file(options.source, chunk_size, work)
+    if options.form == "tarfs":
+        return layer_files.tar_as_blob(options.source, chunk_size)
+    return layer_files.refer_by_table(options.source, *options.layer, chunk_size, work)
 
 
 def _place_blob(blob: Blob, options: PackOptions) -> None:
@@ -116,7 +144,7 @@ def _place_blob(blob: Blob, options: PackOptions) -> None:
             raise UsageError("where does the blob go? Give --blob-dir DIR or --blob FILE")
         with local_errors(options.blob_dir):
             options.blob_dir.mkdir(parents=True, exist_ok=True)
-        path = options.blob_dir / blob.record.blob_id
+        path = options.blob_dir / stored_id(blob)
     with new_file(path) as out, local_errors(blob.path), blob.path.open("rb") as source:
         while piece := source.read(1 << 20):
             out.write(piece)
@@ -148,7 +176,8 @@ def _push(options: PackOptions, path: Path, blobs: Sequence[Blob], progress: Pro
     with closing(open_storage(options.backend, options.store)) as storage:
         storage.check()
         for blob in blobs:
-            if not storage.has(blob.record.blob_id, blob.record.compressed_size):
-                progress.step(f"pushing {blob.record.blob_id[:12]}", blob.record.compressed_size)
-                storage.push(blob.record.blob_id, blob.path, progress.advance)
+            name, size = stored_id(blob), blob_layer(blob).size
+            if not storage.has(name, size):
+                progress.step(f"pushing {name[:12]}", size)
+                storage.push(name, blob.path, progress.advance)
         storage.push(path.name, path, progress.advance)

@@ -174,6 +174,11 @@ def blob_layer(blob: Blob) -> Descriptor:
     return Descriptor(NYDUS_BLOB, f"sha256:{record.blob_id}", record.compressed_size, annotations)
 
 
+def stored_id(blob: Blob) -> str:
+    """The SHA-256 of the blob's file, which of a reference is not that of the layer."""
+    return blob_layer(blob).digest.removeprefix("sha256:")
+
+
 def _manifest(
     target: Target, form: TargetForm, config: Descriptor, layers: Sequence[Descriptor]
 ) -> dict[str, Any]:

@@ -96,10 +96,13 @@ def read_contents_table(read: ReadRange, table: Table, size: int, where: str) ->
         compressor = Compressor.GZIP
     else:
         raise Unusable
+    return parse_contents_table(raw, start, compressor, where)
+
+
+def parse_contents_table(raw: bytes, end: int, compressor: Compressor, where: str) -> ContentsTable:
+    """From JSON; `end` is where the layer's content ends. Unusable, FormatError."""
     try:
-        listed = json.loads(raw)["entries"]
-        del raw
-        return ContentsTable(list(_entries(listed, start)), compressor)
+        return ContentsTable(list(_entries(json.loads(raw)["entries"], end)), compressor)
     except _Malformed as error:
         raise FormatError(f"its table of contents is malformed ({error!r:.80})", where) from error
 

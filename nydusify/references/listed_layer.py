@@ -21,6 +21,7 @@ from nydusify.layers.estargz import ImageEntries, Table
 from nydusify.layers.layer import Layer
 from nydusify.layers.sources import Advance, SourceLayer
 from nydusify.references.contents_table import (
+    ContentsTable,
     ListedEntry,
     Piece,
     ReadRange,
@@ -49,25 +50,32 @@ _MOST_STORED = 2 * MAX_PIECE
 class ListedLayer:
     """One layer of an image, whose table the manifest proves."""
 
-    def __init__(self, source: SourceLayer, options: ReferenceOptions, advance: Advance) -> None:
-        assert source.stored
-        assert source.stored.ranges
+    def __init__(
+        self, source: SourceLayer, options: ReferenceOptions, advance: Advance = lambda size: None
+    ) -> None:
+        read = source.stored.ranges if source.stored else None
         self._source = source
         self._options = options
-        self._stored = _Ahead(source.stored.ranges, source.size, advance)
+        self._stored = _Ahead(read or _unreadable, source.size, advance)
         self._name = source.name
         #: Of each chunk that was met the slice that has it, and where in that it begins.
         self._candidates: list[tuple[Slice, int]] = []
+        self._is_gzip = True
 
     def read(self, path: Path) -> ConvertedLayer:
         """Its tree, and its blob at `path`; Unusable if it has to be read as a whole."""
         assert self._source.stored
         trusted = self._source.stored.table or Table()
         table = read_contents_table(self._stored.read, trusted, self._source.size, self._name)
-        self._is_gzip = table.compressor == Compressor.GZIP
         pieces = [piece for entry in table.entries for piece in entry.pieces]
+        self._is_gzip = table.compressor == Compressor.GZIP
         if pieces:
             self._prove(min(pieces, key=lambda piece: piece.end - piece.start))
+        return self.of_table(table, path)
+
+    def of_table(self, table: ContentsTable, path: Path) -> ConvertedLayer:
+        """The same by a table that is believed; Unusable if it does not tell enough."""
+        self._is_gzip = table.compressor == Compressor.GZIP
         layer = Layer(self._name)
         contents = Contents()
         startup: list[bytes] = []
@@ -137,6 +145,10 @@ class ListedLayer:
         if hashlib.sha256(data).digest() != piece.digest:
             raise VerifyError(f"{self._name}: {piece.size} bytes are not what its table says")
         return data
+
+
+def _unreadable(offset: int, length: int) -> bytes:
+    raise Unusable
 
 
 class _Listed:

@@ -1,8 +1,15 @@
-"""Create a RAFS file system from a directory or a tar file, called as nydus-image is.
+"""Create a RAFS file system from a directory or a layer's file, called as nydus-image is.
+
+--type says what SOURCE is and what is made of it: of dir-rafs (or directory), tar-rafs,
+targz-rafs and estargz-rafs a file system with a blob of its own. targz-ref and estargz-ref
+leave the layer as it is and make a bootstrap and a blob of metadata; estargztoc-ref (or
+stargz_index) the same from an eStargz layer's table of contents, a JSON file. tar-tarfs makes
+a bootstrap over a plain tar. Such layers have to be among the blobs, named by their sha256.
 
 example:
   nydusify create -t dir-rafs -D images/ rootfs/
   nydusify create -t targz-rafs --bootstrap layer.boot --blob-dir blobs/ layer.tar.gz
+  nydusify create -t targz-ref --bootstrap layer.boot --blob-dir blobs/ layer.tar.gz
 """
 
 from __future__ import annotations
@@ -16,18 +23,31 @@ from nydusify.verbs import pack, words
 
 _DIRECTORIES = ("dir-rafs", "directory")
 _TARS = ("tar-rafs", "targz-rafs", "estargz-rafs")
+#: What of a file is made without changing it, as PackOptions call it.
+_FORMS = {
+    "targz-ref": "reference",
+    "estargz-ref": "reference",
+    "tar-tarfs": "tarfs",
+    "estargztoc-ref": "table",
+    "stargz_index": "table",
+}
+#: Of stargz-snapshotter's layers.
+_STARGZ_CHUNK_SIZE = "0x400000"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("source", type=Path, metavar="SOURCE", help="a directory or a tar file")
-    add("-t", "--type", "--source-type", default="dir-rafs", choices=(*_DIRECTORIES, *_TARS),
+    add("source", type=Path, metavar="SOURCE", help="a directory or a file")
+    add("-t", "--type", "--source-type", default="dir-rafs",
+        choices=(*_DIRECTORIES, *_TARS, *_FORMS),
         help="what SOURCE is (default: %(default)s)")  # fmt: skip
     add("-B", "--bootstrap", type=Path, metavar="FILE", help="write the bootstrap here")
     add("-D", "--blob-dir", type=Path, metavar="DIR",
         help="write the blob here by its id, and the bootstrap by its sha256")  # fmt: skip
     add("-b", "--blob", type=Path, metavar="FILE", help="write the blob here")
     add("--parent-bootstrap", metavar="SOURCE", help="put the directory on top of this")
+    add("--blob-id", metavar="SHA256", help="of the layer, for estargztoc-ref")
+    add("--blob-data-size", metavar="SIZE", help="the layer's, for estargztoc-ref")
     add("--whiteout-spec", default="oci", choices=("oci", "overlayfs", "none"),
         help="how a directory hides names of the parent (default: %(default)s)")  # fmt: skip
     pack.add_format(parser)
@@ -42,8 +62,14 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(f"{arguments.source}: is not what --type {arguments.type} says")
     if arguments.blob_dir is None and arguments.bootstrap is None:
         raise UsageError("--bootstrap FILE or --blob-dir DIR says where the bootstrap goes")
-    if arguments.blob_dir is None and arguments.blob is None:
+    form = _FORMS.get(arguments.type, "rafs")
+    if form == "tarfs":
+        if arguments.blob is not None:
+            raise UsageError("--type tar-tarfs makes no blob: the tar file is it")
+    elif arguments.blob_dir is None and arguments.blob is None:
         raise UsageError("--blob FILE or --blob-dir DIR says where the blob goes")
+    if form == "table":
+        arguments.chunk_size = arguments.chunk_size or _STARGZ_CHUNK_SIZE
     options = pack.pack_options(
         arguments,
         source=arguments.source,
@@ -51,6 +77,8 @@ def run(arguments: argparse.Namespace) -> None:
         bootstrap=arguments.bootstrap,
         blob=arguments.blob,
         spec=arguments.whiteout_spec,
+        form=form,
+        layer=_layer(arguments, form),
     )
     done = pack.build(options)
     if arguments.output_json:
@@ -59,3 +87,18 @@ def run(arguments: argparse.Namespace) -> None:
         with local_errors(arguments.output_json):
             arguments.output_json.write_text(json.dumps(asdict(done), indent=2) + "\n")
     pack.report(done, as_json=arguments.json)
+
+
+def _layer(arguments: argparse.Namespace, form: str) -> tuple[str, int]:
+    """Which layer a table of contents is of, and its size in bytes."""
+    given = arguments.blob_id, arguments.blob_data_size
+    if form != "table":
+        if given != (None, None):
+            raise UsageError("--blob-id and --blob-data-size go with --type estargztoc-ref")
+        return "", 0
+    from fs.registry.digest import is_digest
+    from nydusify.options import parse_size
+
+    if None in given or not is_digest(f"sha256:{arguments.blob_id}"):
+        raise UsageError("--type estargztoc-ref needs --blob-id SHA256 and --blob-data-size SIZE")
+    return arguments.blob_id, parse_size(arguments.blob_data_size)

@@ -5,6 +5,7 @@ another file system; its names that begin with `.wh.` hide what that one has.
 
 example:
   nydusify pack --source-dir app/ --name app.boot --output-dir out/
+  nydusify pack --source-dir new/ --name new.boot --output-dir out/ --chunk-dict out/app.boot
   nydus-fs mount out/app.boot /mnt --blob-dir out/
 """
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from fs.backend.config import BackendConfig
     from nydusify.operations.packing import Packed, PackOptions
 
+CHUNK_SIZE = "0x100000"
 COMPRESSORS = ("zstd", "lz4_block", "gzip", "none")
 
 
@@ -49,8 +51,11 @@ def add_format(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--fs-version", "-v", default="6", choices=("6",), help="RAFS version; only 6")
     add("--compressor", default="zstd", choices=COMPRESSORS, help="default: %(default)s")
-    add("--chunk-size", "--fs-chunk-size", default="0x100000", metavar="SIZE",
-        help="power of two from 4 KiB to 16 MiB (default: %(default)s)")  # fmt: skip
+    add("--chunk-size", "--fs-chunk-size", metavar="SIZE",
+        help=f"power of two from 4 KiB to 16 MiB (default: {CHUNK_SIZE})")  # fmt: skip
+    add("--chunk-dict", default="", metavar="DICT",
+        help="an image or bootstrap whose chunks are not stored again; its blobs have to be"
+        " where the others go")  # fmt: skip
     add("--threads", type=int, default=os.cpu_count() or 1, metavar="N",
         help="threads that compress (default: %(default)s)")  # fmt: skip
 
@@ -78,6 +83,8 @@ def pack_options(
     bootstrap: Path | None = None,
     blob: Path | None = None,
     spec: str = "oci",
+    form: str = "rafs",
+    layer: tuple[str, int] = ("", 0),
     backend: BackendConfig | None = None,
 ) -> PackOptions:
     from fs.format.blobtable import Compressor
@@ -92,7 +99,9 @@ def pack_options(
         "",
         "",
         compressor=Compressor[arguments.compressor.upper()],
-        chunk_size=parse_chunk_size(arguments.chunk_size),
+        chunk_size=parse_chunk_size(arguments.chunk_size or CHUNK_SIZE),
+        chunk_dict=arguments.chunk_dict,
+        chunk_dict_store=words.store_of(arguments),
         work_dir=words.work_dir(arguments),
         threads=arguments.threads,
     )
@@ -103,6 +112,8 @@ def pack_options(
         blob,
         arguments.parent_bootstrap,
         spec,
+        form,
+        layer,
         convert,
         words.store_of(arguments),
         backend,

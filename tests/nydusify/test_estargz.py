@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.overlay,
 ]
 
-VERIFY, NOT_FOUND, UNREACHABLE, USAGE = 4, 5, 7, 2
+FORMAT, VERIFY, NOT_FOUND, UNREACHABLE, USAGE = 3, 4, 5, 7, 2
 FIRST = ["usr/f31", "usr/bin/large", "usr/f12"]
 CHUNKED = "io.containers.zstd-chunked."
 TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
@@ -239,3 +239,23 @@ def test_without_a_trusted_table_a_layer_is_read(containerd: Containerd, tmp_pat
     with served(target, None, tmp_path, "fuse") as place:
         assert (place / "usr/f8").read_bytes() == b"new"
         assert (place / "usr/f49").read_bytes() == b"49" * 49
+
+
+def test_a_table_in_a_file_is_enough(containerd: Containerd, tmp_path: Path) -> None:
+    """As nydus-image has it: the layer itself need not be here."""
+    copy(containerd, "estargz", f"oci:{tmp_path}/in:a")
+    layer = open_reader(f"oci:{tmp_path}/in:a").resolve().manifest.layers[0]
+    digest = layer.digest.removeprefix("sha256:")
+    stored = tmp_path / "in/blobs/sha256" / digest
+    with tarfile.open(stored) as archive:
+        table = archive.extractfile("stargz.index.json")
+        assert table
+        (tmp_path / "toc.json").write_bytes(table.read())
+    words = ["create", "-t", "estargztoc-ref", "-B", str(tmp_path / "b"), "-D", str(tmp_path / "d"),
+             "--blob-id", digest, "--blob-data-size", str(layer.size)]  # fmt: skip
+    assert main([*words, "--chunk-size", "1MiB", str(tmp_path / "toc.json")]) == FORMAT
+    assert main([*words, str(tmp_path / "toc.json")]) == 0
+    (tmp_path / "d" / digest).write_bytes(stored.read_bytes())
+    source = f"layer:{stored}"
+    assert main(["check", "-B", str(tmp_path / "b"), "-D", str(tmp_path / "d"),
+                 "--source", source]) == 0  # fmt: skip

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import os
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +113,63 @@ def test_pushed_to_a_backend(tree: Path, tmp_path: Path, capsys: Captured) -> No
     told = made(capsys, *words, *more)
     assert {p.name for p in (tmp_path / "store").iterdir()} == {"a.boot", *told["blobs"]}
     assert main([*words, "--backend-push"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "pack"), [("targz-ref", gzip.compress), ("estargz-ref", gzip.compress),
+                       ("tar-tarfs", bytes)]
+)  # fmt: skip
+def test_over_a_layer_as_it_is(
+    kind: str, pack: Callable[[bytes], bytes], tmp_path: Path, capsys: Captured
+) -> None:
+    layer, blobs = tmp_path / "layer", tmp_path / "blobs"
+    layer.write_bytes(pack(base().tar()))
+    blobs.mkdir()
+    own = [] if kind == "tar-tarfs" else ["-D", str(blobs)]
+    told = made(capsys, "create", "-t", kind, "-B", str(tmp_path / "b"), *own, str(layer))
+    digest = hashlib.sha256(layer.read_bytes()).hexdigest()
+    assert told["blobs"] == [digest]
+    assert [path.name for path in blobs.iterdir()] == told["new"]
+    assert len(told["new"]) == len(own) // 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "blobs", "layer"]
+    shutil.copy(layer, blobs / digest)
+    words = ["check", "-B", str(tmp_path / "b"), "-D", str(blobs), "--source", f"layer:{layer}"]
+    assert main(words) == 0
+
+
+def test_what_cannot_stay_as_it_is(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "l.tar.gz").write_bytes(gzip.compress(base().tar()))
+    layer, boot = str(tmp_path / "l.tar.gz"), ["-B", str(tmp_path / "b")]
+    blob = ["-b", str(tmp_path / "blob")]
+    for words, said in (
+        (["tar-tarfs", *boot], "no plain tar"),
+        (["tar-tarfs", *boot, *blob], "makes no blob"),
+        (["targz-ref", *boot], "where the blob goes"),
+        (["targz-ref", *boot, *blob, "--chunk-dict", "x"], "nothing is stored"),
+        (["targz-ref", *boot, *blob, "--blob-id", "0"], "go with --type estargztoc-ref"),
+        (["estargztoc-ref", *boot, *blob, "--blob-id", "0"], "needs --blob-id SHA256"),
+    ):
+        assert main(["create", "-t", *words, layer]) == 2
+        assert said in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["l.tar.gz"]
+
+
+def test_chunks_of_a_dictionary_are_not_stored_again(
+    tree: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    out = tmp_path / "out"
+    first = made(capsys, "pack", "--source-dir", str(tree), "--name", "a.boot", "-o", str(out))
+    (tree / "more").write_text("more")
+    words = ["--source-dir", str(tree), "--name", "b.boot", "-o", str(out)]
+    told = made(capsys, "pack", *words, "--chunk-dict", str(out / "a.boot"))
+    assert told["blobs"] == [*told["new"], *first["blobs"]]
+    assert len(told["new"]) == 1
+    assert told["size"] < first["size"]
+    found = shown(told["bootstrap"], out, tmp_path / "x")
+    assert differences(with_least_names(scan(tree)), found) == []
+    words = ["create", "-D", str(out), "--chunk-dict", f"bootstrap={out}/a.boot", str(tree)]
+    assert made(capsys, *words)["blobs"] == told["blobs"]
+    assert main([*words, "--parent-bootstrap", str(out / "a.boot")]) == 2
 
 
 @pytest.mark.nydusd
