@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, settings
 from fs import mounts
 from tests.parts import leaks
 from tests.parts.registry import Registry, start_registry
+from tests.parts.system import system_layer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -107,6 +108,7 @@ CAPABILITIES: dict[str, Callable[[], str]] = {
     "nginx": lambda: programs_missing("nginx"),
     "oci_tools": lambda: programs_missing("umoci", "skopeo"),
     "s3": lambda: modules_missing("moto", "flask", "flask_cors", "botocore"),
+    "system": lambda: "" if find_samples() else programs_missing("busybox"),
     "samples": lambda: "" if find_samples() else "no samples; NYDUS_SAMPLES can name them",
 }
 
@@ -181,6 +183,15 @@ def samples() -> Path:
     if found is None:
         pytest.skip(missing("samples"))
     return found
+
+
+@pytest.fixture(scope="session")
+def base_layer() -> bytes:
+    """A gzip layer with a small system for containers: the sample of Alpine, else busybox."""
+    if reason := missing("system"):
+        pytest.skip(reason)
+    found = find_samples()
+    return (found / "alpine.estargz.tar.gz").read_bytes() if found else system_layer()
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,10 @@ from tests.e2e.images import upper_layer, write_image
 
 
 @pytest.fixture(scope="session")
-def plain_layout(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plain_layout(base_layer: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An OCI layout with the small image, tagged `plain`. Not to be changed."""
     layout = tmp_path_factory.mktemp("plain") / "layout"
-    base = (samples / "alpine.estargz.tar.gz").read_bytes()
-    write_image([base, upper_layer()], f"oci:{layout}:plain")
+    write_image([base_layer, upper_layer()], f"oci:{layout}:plain")
     return layout
 
 

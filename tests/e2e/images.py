@@ -1,4 +1,4 @@
-"""A small real image: Alpine Linux, and a layer that deletes and replaces parts of it."""
+"""A small real image: a base system, and a layer that deletes and replaces parts of it."""
 
 from __future__ import annotations
 

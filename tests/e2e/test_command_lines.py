@@ -11,7 +11,7 @@ import pytest
 from tests.daemon.mounting import eventually
 from tests.e2e.commands import Done, assert_refused, call
 
-pytestmark = [pytest.mark.samples]
+pytestmark = [pytest.mark.system]
 
 USAGE, FORMAT, NOT_FOUND, ACCESS, UNREACHABLE, STORAGE = 2, 3, 5, 6, 7, 8
 

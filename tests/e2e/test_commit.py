@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.commands import succeed
 
-pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.overlay, pytest.mark.samples]
+pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.overlay, pytest.mark.system]
 
 
 def test_a_container_that_has_ended(nydus_layout: Path, tmp_path: Path) -> None:

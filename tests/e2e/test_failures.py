@@ -22,7 +22,7 @@ from tests.e2e.commands import Done, assert_refused, call, succeed
 from tests.e2e.images import blob_path, manifest_of, tags_of
 from tests.parts.registry import Registry, free_port, start_registry
 
-pytestmark = [pytest.mark.samples]
+pytestmark = [pytest.mark.system]
 
 VERIFY, NOT_FOUND, ACCESS, UNREACHABLE, STORAGE = 4, 5, 6, 7, 8
 

@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.fuse,
     pytest.mark.overlay,
-    pytest.mark.samples,
+    pytest.mark.system,
     pytest.mark.registry,
 ]
 
@@ -22,14 +22,16 @@ NAME = "images.invalid/e2e/mirrored"
 
 
 @pytest.fixture(scope="module")
-def hosts_dir(registry: Registry, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hosts_dir(
+    registry: Registry, base_layer: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Where it says that images.invalid is what the test's registry has, in both formats."""
     root = tmp_path_factory.mktemp("certs.d")
     (root / "images.invalid").mkdir()
     file = root / "images.invalid/hosts.toml"
     file.write_text(f'server = "https://127.0.0.1:1"\n[host."http://{registry.host}"]\n')
     plain = f"{registry.host}/e2e/mirrored:plain"
-    write_image([(samples / "alpine.estargz.tar.gz").read_bytes(), upper_layer()], plain)
+    write_image([base_layer, upper_layer()], plain)
     target = f"{NAME}:nydus"
     succeed("nydusify", "convert", "--source", plain, "--target", target, "--hosts-dir", root)
     return root

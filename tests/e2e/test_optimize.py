@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.commands import assert_refused, call, succeed
 
-pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.overlay, pytest.mark.samples]
+pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.overlay, pytest.mark.system]
 
 #: The image's entry point is a shell that takes it.
 _SCRIPT = "cat /etc/passwd >/dev/null && echo ready && cat"

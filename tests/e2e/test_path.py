@@ -12,7 +12,7 @@ from tests.e2e.commands import call, succeed
 from tests.e2e.images import manifest_of, tags_of
 from tests.parts.registry import Registry
 
-pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.overlay, pytest.mark.samples]
+pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.overlay, pytest.mark.system]
 
 PRINTED = "hello from /srv/app\nreplaced\n"
 

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.fuse,
     pytest.mark.overlay,
-    pytest.mark.samples,
+    pytest.mark.system,
     pytest.mark.registry,
 ]
 
@@ -49,10 +49,10 @@ def guarded(
 
 
 @pytest.fixture(scope="module")
-def public(registry: Registry, samples: Path) -> Registry:
+def public(registry: Registry, base_layer: bytes) -> Registry:
     """The open registry with both formats, put there by our own commands."""
     plain, nydus = (f"{registry.host}/e2e/small:{tag}" for tag in ("plain", "nydus"))
-    write_image([(samples / "alpine.estargz.tar.gz").read_bytes(), upper_layer()], plain)
+    write_image([base_layer, upper_layer()], plain)
     succeed("nydusify", "convert", "--source", plain, "--target", nydus)
     return registry
 

@@ -26,7 +26,7 @@ def slimmed(source: str, target: str, trace: Path, *more: str) -> dict[str, Any]
     return told
 
 
-@pytest.mark.samples
+@pytest.mark.system
 @pytest.mark.erofs
 @pytest.mark.parametrize(
     ("driver", "least", "unread"),

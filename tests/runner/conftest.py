@@ -1,4 +1,4 @@
-"""Containers on the Alpine sample: lazyrun as a command, and what it may not leave behind."""
+"""Containers on a small system: lazyrun as a command, and what it may not leave behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAZYRUN = Path(sys.executable).with_name("lazyrun")
 
 @dataclass(frozen=True)
 class Lazyrun:
-    """`lazyrun` with a root directory of its own and the sample as the image."""
+    """`lazyrun` with a root directory of its own and the small system as the image."""
 
     root: Path
     image: Path
@@ -60,17 +60,16 @@ class Lazyrun:
 
 
 @pytest.fixture(scope="session")
-def alpine(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("alpine")
+def system(base_layer: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("system")
     directory.chmod(0o755)  # it becomes the containers' /
-    layer = samples / "alpine.estargz.tar.gz"
-    subprocess.run(["tar", "-xzf", str(layer), "-C", str(directory)], check=True)
+    subprocess.run(["tar", "-xzf", "-", "-C", str(directory)], input=base_layer, check=True)
     return directory
 
 
 @pytest.fixture
-def lazyrun(alpine: Path, tmp_path: Path) -> Iterator[Lazyrun]:
+def lazyrun(system: Path, tmp_path: Path) -> Iterator[Lazyrun]:
     """Nothing of what a test ran may be left when it is over."""
-    command = Lazyrun(tmp_path / "lazyrun", alpine)
+    command = Lazyrun(tmp_path / "lazyrun", system)
     yield command
     assert command.leftovers() == []

@@ -14,7 +14,7 @@ import pytest
 from runner.capabilities import DEFAULT, mask
 from tests.runner.conftest import Lazyrun
 
-pytestmark = [pytest.mark.root, pytest.mark.overlay, pytest.mark.samples]
+pytestmark = [pytest.mark.root, pytest.mark.overlay, pytest.mark.system]
 
 
 def test_exit_codes_are_dockers(lazyrun: Lazyrun) -> None:

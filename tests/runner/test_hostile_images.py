@@ -14,7 +14,7 @@ import pytest
 from tests.parts.trees import scan
 from tests.runner.conftest import Lazyrun
 
-pytestmark = [pytest.mark.root, pytest.mark.overlay, pytest.mark.samples]
+pytestmark = [pytest.mark.root, pytest.mark.overlay, pytest.mark.system]
 
 
 @pytest.fixture

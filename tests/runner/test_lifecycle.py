@@ -22,7 +22,7 @@ from tests.parts.layers import LayerTar
 from tests.parts.plain import write_plain_image
 from tests.runner.conftest import LAZYRUN, Lazyrun
 
-pytestmark = [pytest.mark.root, pytest.mark.overlay, pytest.mark.samples]
+pytestmark = [pytest.mark.root, pytest.mark.overlay, pytest.mark.system]
 
 
 def await_true(condition: Callable[[], object], seconds: float = 10) -> None:
@@ -267,11 +267,11 @@ def test_a_nydus_image_is_mounted_while_its_container_runs(
         ["tar", "-C", lazyrun.image, "-cf", "-", "."], check=True, stdout=subprocess.PIPE
     ).stdout
     plain, image = f"oci:{tmp_path}/layout:plain", f"oci:{tmp_path}/layout:nydus"
-    write_plain_image(plain, [layer], {"Cmd": ["cat", "/etc/alpine-release"]})
+    write_plain_image(plain, [layer], {"Cmd": ["cat", "/etc/profile"]})
     convert = [str(LAZYRUN.with_name("nydusify")), "convert", "--source", plain, "--target", image]
     subprocess.run(convert, check=True, capture_output=True)
     assert open_reader(image).resolve(nydus=True).manifest.layers
-    expected = (lazyrun.image / "etc/alpine-release").read_text()
+    expected = (lazyrun.image / "etc/profile").read_text()
     assert lazyrun.output(image=image) == expected
     process = started(lazyrun, "--init", "--", *SLEEPER, image=image)
     assert any(point.endswith("/fs") for point in lazyrun.leftovers())

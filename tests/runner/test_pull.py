@@ -22,7 +22,7 @@ from tests.parts.layers import LayerTar
 from tests.parts.plain import write_plain_image
 from tests.runner.conftest import Lazyrun
 
-pytestmark = [pytest.mark.root, pytest.mark.overlay, pytest.mark.samples]
+pytestmark = [pytest.mark.root, pytest.mark.overlay, pytest.mark.system]
 
 LARGE = 64 << 20
 STORAGE = 8

@@ -22,7 +22,7 @@ from tests.runner.conftest import Lazyrun
 pytestmark = [
     pytest.mark.root,
     pytest.mark.overlay,
-    pytest.mark.samples,
+    pytest.mark.system,
     pytest.mark.containerd,  # which needs runc
 ]
 
@@ -177,9 +177,9 @@ class Bundle:
 
 
 @pytest.fixture(scope="module")
-def tree(alpine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tree(system: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("runc") / "rootfs"
-    subprocess.run(["cp", "-a", alpine, copy], check=True)
+    subprocess.run(["cp", "-a", system, copy], check=True)
     return copy
 
 

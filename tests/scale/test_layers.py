@@ -12,7 +12,7 @@ from tests.e2e.commands import call, succeed
 from tests.e2e.images import manifest_of, write_image
 from tests.scale.processes import measure
 
-pytestmark = [pytest.mark.scale, pytest.mark.root, pytest.mark.overlay, pytest.mark.samples]
+pytestmark = [pytest.mark.scale, pytest.mark.root, pytest.mark.overlay, pytest.mark.system]
 
 LAYERS = 130
 #: Every layer brings two files, replaces one, and deletes one of the layer before.
@@ -40,10 +40,9 @@ EXPECTED = [f"by {LAST}", str(LAST), str(LAST), *map(str, range(1, LAYERS))]
 
 
 @pytest.fixture(scope="module")
-def stack(work: Path, samples: Path) -> Path:
-    base = (samples / "alpine.estargz.tar.gz").read_bytes()
+def stack(work: Path, base_layer: bytes) -> Path:
     layout = work / "stack"
-    write_image([base, *map(small_layer, range(1, LAYERS))], f"oci:{layout}:plain")
+    write_image([base_layer, *map(small_layer, range(1, LAYERS))], f"oci:{layout}:plain")
     return layout
 
 
@@ -70,11 +69,10 @@ def test_many_layers_convert_and_run(stack: Path, work: Path) -> None:
 
 
 @pytest.mark.fuse
-def test_more_layers_than_blobs_can_be(stack: Path, work: Path, samples: Path) -> None:
+def test_more_layers_than_blobs_can_be(stack: Path, work: Path, base_layer: bytes) -> None:
     """254 blobs is what the format holds; the refusal is one line, and nothing is published."""
-    base = (samples / "alpine.estargz.tar.gz").read_bytes()
     source, target = work / "tall", work / "refused"
-    write_image([base, *map(small_layer, range(1, 256))], f"oci:{source}:plain")
+    write_image([base_layer, *map(small_layer, range(1, 256))], f"oci:{source}:plain")
     done = call("nydusify", "convert", "--source", f"oci:{source}:plain",
                 "--target", f"oci:{target}:nydus")  # fmt: skip
     assert done.returncode != 0

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.fuse,
     pytest.mark.overlay,
-    pytest.mark.samples,
+    pytest.mark.system,
 ]
 
 MOUNTS = 300
@@ -31,9 +31,8 @@ RUNS, PARALLEL = 30, 10
 
 
 @pytest.fixture(scope="module")
-def image(work: Path, samples: Path) -> str:
-    base = (samples / "alpine.estargz.tar.gz").read_bytes()
-    write_image([base, upper_layer()], f"oci:{work}/plain:plain")
+def image(work: Path, base_layer: bytes) -> str:
+    write_image([base_layer, upper_layer()], f"oci:{work}/plain:plain")
     succeed("nydusify", "convert", "--source", f"oci:{work}/plain:plain",
             "--target", f"oci:{work}/image:nydus")  # fmt: skip
     return f"oci:{work}/image:nydus"
