@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -154,14 +154,16 @@ def _document(directory: Path, name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def nydusd(bootstrap: Path, blobs: Path, work: Path) -> Iterator[Path]:
-    """A mount by nydusd, which verifies chunks as it reads them."""
+def nydusd(bootstrap: Path, blobs: Path | Mapping[str, object], work: Path) -> Iterator[Path]:
+    """A mount by nydusd; `blobs` is their directory, or nydusd's configuration of a backend."""
+    if isinstance(blobs, Path):
+        blobs = {"type": "localfs", "config": {"dir": str(blobs)}}
     mountpoint = work / "mnt"
     mountpoint.mkdir(parents=True, exist_ok=True)
     (work / "cache").mkdir(exist_ok=True)
     config = {
         "device": {
-            "backend": {"type": "localfs", "config": {"dir": str(blobs)}},
+            "backend": dict(blobs),
             "cache": {"type": "blobcache", "config": {"work_dir": str(work / "cache")}},
         },
         "mode": "direct",
@@ -183,4 +185,8 @@ def nydusd(bootstrap: Path, blobs: Path, work: Path) -> Iterator[Path]:
         if os.path.ismount(mountpoint):
             mounts.umount(mountpoint, mounts.MNT_DETACH)
         daemon.terminate()
-        daemon.wait(20)
+        try:
+            daemon.wait(5)
+        except subprocess.TimeoutExpired:  # 2.2 sometimes misses its signal
+            daemon.kill()
+            daemon.wait()
