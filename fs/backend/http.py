@@ -7,7 +7,7 @@ about trying again, by the error: TemporaryFault carries the server's Retry-Afte
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 from fs.backend.blobs import checked_name
@@ -24,7 +24,7 @@ from fs.registry.hosts import Trust
 from fs.registry.retry import TemporaryFault, is_temporary_status
 from fs.registry.store import StoreOptions
 from fs.registry.targets import Targets
-from fs.registry.transport import Answer, Transport
+from fs.registry.transport import STEP, Answer, Transport
 
 Sign = Callable[[str, Mapping[str, str]], Mapping[str, str]]
 """The headers to send with a GET of a URL, from those that it has to have."""
@@ -65,8 +65,12 @@ class HttpBackend:
         self._targets = Targets()
 
     def read(self, blob: str, offset: int, length: int) -> bytes:
+        return b"".join(self.pieces(blob, offset, length))
+
+    def pieces(self, blob: str, offset: int, length: int) -> Iterator[bytes]:
+        """What `read` returns, as it comes."""
         if length <= 0:
-            return b""
+            return
         where = f"{self._name}: blob {checked_name(blob)}"
         # Offsets count the bytes as stored: no compression on the way.
         headers = {
@@ -77,7 +81,7 @@ class HttpBackend:
         answer = self._from_target(blob, headers) or self._from_server(blob, headers, where)
         try:
             skip = _leading_bytes(answer, offset, length, where)
-            return _body(answer, skip, length, where)
+            yield from _body(answer, skip, length, where)
         finally:
             answer.close()
 
@@ -158,13 +162,13 @@ def _error_code(answer: Answer) -> str:
     return f" {match[1].decode()}" if match else ""
 
 
-def _body(answer: Answer, skip: int, length: int, where: str) -> bytes:
-    """Bytes [skip, skip+length) of the body, holding no more than those."""
+def _body(answer: Answer, skip: int, length: int, where: str) -> Iterator[bytes]:
+    """Bytes [skip, skip+length) of the body, as they come."""
     while skip and (piece := answer.read(min(skip, _PIECE))):
         skip -= len(piece)
-    body = bytearray()
-    while not skip and len(body) < length and (piece := answer.read(length - len(body))):
-        body += piece
-    if len(body) < length:
+    left = length
+    while not skip and left and (piece := answer.read(min(left, STEP))):
+        left -= len(piece)
+        yield piece
+    if left:
         raise VerifyError(f"{where}: ends inside of a chunk")
-    return bytes(body)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from fs.backend.blobs import checked_digest
 from fs.registry.store import ImageReader
 
@@ -12,8 +14,16 @@ class ImageBackend:
     def __init__(self, reader: ImageReader) -> None:
         self._reader = reader
 
+    @property
+    def reader(self) -> ImageReader:
+        return self._reader
+
     def read(self, blob: str, offset: int, length: int) -> bytes:
         return self._reader.read_range(checked_digest(blob), offset, length)
+
+    def pieces(self, blob: str, offset: int, length: int) -> Iterator[bytes]:
+        """What `read` returns, as it comes."""
+        return self._reader.range_pieces(checked_digest(blob), offset, length)
 
     def reject(self, blob: str, offset: int, length: int) -> bool:
         """Say that what `read` brought was wrong; whether another mirror is left to ask."""

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 import trio
 
 from fs.cache import plan
+from fs.cache.arrival import Arrival, Arriving
 from fs.cache.fetch import Fetching, Urgency
 from fs.cache.files import BlobFiles
 from fs.cache.flight import Flight, Flights
@@ -431,27 +432,29 @@ class BlobCache:
         for row in whole:
             self._intake.check(row)
         base, size = plan.span(self.table, whole)
-        parts = plan.parted(self.table, whole, wanted)
-        try:
-            body = await self._fetcher.fetch(self.blob.blob_id, base, size, urgency)
-        except VerifyError:
-            pieces = [piece for part in parts for piece in plan.by_piece(self.table, part)]
-            if len(pieces) == 1:
-                raise
+        arrival = Arrival(size)
+        wrong: list[Decoded] = []
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            arriving = Arriving(self.table, whole, wanted, base, arrival)
+            nursery.start_soon(self._take_in, arriving, flights, wrong)
+            try:
+                body = await self._fetcher.fetch(self.blob.blob_id, base, size, urgency, arrival)
+                arrival.end(body)
+            except Exception as error:  # raised below, in no group
+                failure = error
+            finally:
+                arrival.end()
+        if failure is not None:
+            pieces = plan.by_piece(self.table, whole)
+            if len(pieces) == 1 or not isinstance(failure, VerifyError):
+                raise failure
             # The blob is cut short somewhere in this range: only what is cut is lost.
             for piece in pieces:
-                with self._landing({row: flights.pop(row) for row in piece}) as single:
-                    await self._fetch(piece, piece, single, urgency)
+                left = [row for row in piece if row in flights]
+                with self._landing({row: flights.pop(row) for row in left}) as single:
+                    await self._fetch(left, left, single, urgency)
             return
-        wrong: list[Decoded] = []
-        for portion in [rows for part in parts for rows in plan.portions(self.table, part)]:
-            for decoded in await trio.to_thread.run_sync(
-                self._intake.decode, portion, base, body, limiter=self._decoders
-            ):
-                if isinstance(decoded.error, VerifyError):
-                    wrong.append(decoded)
-                else:
-                    self._enter(decoded, flights)
         if wrong and self._fetcher.reject(self.blob.blob_id, base, size):
             rows = sorted(decoded.row for decoded in wrong)
             again = [row for row in rows if row in wanted]
@@ -459,6 +462,19 @@ class BlobCache:
             return
         for decoded in wrong:
             self._enter(decoded, flights)
+
+    async def _take_in(
+        self, arriving: Arriving, flights: dict[int, Flight], wrong: list[Decoded]
+    ) -> None:
+        """Decode what arrives while the rest is still coming; what is `wrong` does not land."""
+        async for rows, body in arriving:
+            for decoded in await trio.to_thread.run_sync(
+                self._intake.decode, rows, arriving.base, body, limiter=self._decoders
+            ):
+                if isinstance(decoded.error, VerifyError):
+                    wrong.append(decoded)
+                else:
+                    self._enter(decoded, flights)
 
     def _enter(self, decoded: Decoded, flights: dict[int, Flight]) -> None:
         if decoded.data is None:

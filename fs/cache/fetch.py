@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Protocol
 
 import trio
 
+from fs.cache.arrival import Arrival
 from fs.cache.tally import Tally
 from fs.format.errors import UnreachableError
 from fs.registry.retry import RetryPolicy
@@ -41,8 +43,11 @@ class Urgency(Enum):
     """nobody"""
 
 
+Pieces = Callable[[str, int, int], Iterable[bytes]]
+
+
 class Ranges(Protocol):
-    """The part of a backend that is used here."""
+    """The part of a backend that is used here; also `pieces`, of type `Pieces`, if it has that."""
 
     def read(self, blob: str, offset: int, length: int) -> bytes: ...
 
@@ -53,8 +58,13 @@ class Fetching(Protocol):
     def is_busy(self, urgency: Urgency) -> bool: ...
     async def turn(self) -> None: ...
     async def fetch(
-        self, blob: str, offset: int, length: int, urgency: Urgency = Urgency.DEMAND
-    ) -> bytes: ...
+        self,
+        blob: str,
+        offset: int,
+        length: int,
+        urgency: Urgency = Urgency.DEMAND,
+        arrival: Arrival | None = None,
+    ) -> bytes | bytearray: ...
     def reject(self, blob: str, offset: int, length: int) -> bool: ...
 
 
@@ -73,6 +83,7 @@ class Fetcher:
         self.failures = 0
         self.tally = Tally()
         self._backend = backend
+        self._pieces: Pieces | None = getattr(backend, "pieces", None)
         self._limiters = {kind: trio.CapacityLimiter(kind.value) for kind in Urgency}
         self._threads = trio.CapacityLimiter(math.inf)
         self._deadline = outage_deadline
@@ -93,16 +104,24 @@ class Fetcher:
             await self._no_demand.wait()
 
     async def fetch(
-        self, blob: str, offset: int, length: int, urgency: Urgency = Urgency.DEMAND
-    ) -> bytes:
-        """Exactly `length` bytes, unverified; raises what the backend raises."""
+        self,
+        blob: str,
+        offset: int,
+        length: int,
+        urgency: Urgency = Urgency.DEMAND,
+        arrival: Arrival | None = None,
+    ) -> bytes | bytearray:
+        """Exactly `length` bytes, unverified; raises what the backend raises.
+
+        `arrival` is told of them as they come, where the backend can.
+        """
         if urgency is Urgency.PREFETCH:
-            return await self._patiently(blob, offset, length, urgency)
+            return await self._patiently(blob, offset, length, urgency, arrival)
         if not self._demanded:
             self._no_demand = trio.Event()
         self._demanded += 1
         try:
-            return await self._patiently(blob, offset, length, urgency)
+            return await self._patiently(blob, offset, length, urgency, arrival)
         finally:
             self._demanded -= 1
             if not self._demanded:
@@ -113,13 +132,15 @@ class Fetcher:
         rejecting = getattr(self._backend, "reject", None)
         return rejecting is not None and bool(rejecting(blob, offset, length))
 
-    async def _patiently(self, blob: str, offset: int, length: int, urgency: Urgency) -> bytes:
+    async def _patiently(
+        self, blob: str, offset: int, length: int, urgency: Urgency, arrival: Arrival | None
+    ) -> bytes | bytearray:
         begun = trio.current_time()
         attempt = 0
         while True:
             attempt += 1
             try:
-                data = await self._once(blob, offset, length, urgency)
+                data = await self._once(blob, offset, length, urgency, arrival)
             except UnreachableError as error:
                 if self._outage_is_over_deadline() or self._is_over_deadline(begun):
                     raise
@@ -130,18 +151,22 @@ class Fetcher:
                 self._outage_since = None
                 return data
 
-    async def _once(self, blob: str, offset: int, length: int, urgency: Urgency) -> bytes:
+    async def _once(
+        self, blob: str, offset: int, length: int, urgency: Urgency, arrival: Arrival | None
+    ) -> bytes | bytearray:
+        token = trio.lowlevel.current_trio_token()
+
+        def receive() -> bytes | bytearray:
+            if arrival is None or self._pieces is None:
+                return self._backend.read(blob, offset, length)
+            return arrival.receive(self._pieces(blob, offset, length), token)
+
         async with self._limiters[urgency]:
             self.requests += 1
             begun, succeeded = trio.current_time(), False
             try:
                 data = await trio.to_thread.run_sync(
-                    self._backend.read,
-                    blob,
-                    offset,
-                    length,
-                    abandon_on_cancel=True,
-                    limiter=self._threads,
+                    receive, abandon_on_cancel=True, limiter=self._threads
                 )
             except Exception:
                 self.failures += 1
@@ -150,6 +175,14 @@ class Fetcher:
                 succeeded = True
             finally:
                 seconds = trio.current_time() - begun
+                log.debug(
+                    "%s: %d bytes at %d of %.12s in %.0f ms",
+                    urgency.name,
+                    length,
+                    offset,
+                    blob,
+                    seconds * 1000,
+                )
                 unasked = urgency is Urgency.PREFETCH
                 self.tally.count(length, seconds, succeeded=succeeded, unasked=unasked)
         self.bytes_fetched += len(data)

@@ -64,7 +64,7 @@ class Intake:
         if chunk.compressed_size > 2 * size + _FRAMING:
             raise FormatError(f"absurd compressed size {chunk.compressed_size}", self._where(chunk))
 
-    def decode(self, rows: Iterable[int], base: int, body: bytes) -> list[Decoded]:
+    def decode(self, rows: Iterable[int], base: int, body: bytes | memoryview) -> list[Decoded]:
         """Take in `rows` from compressed bytes that begin at offset `base` of the blob."""
         view = memoryview(body)
         results: list[Decoded] = []

@@ -80,18 +80,6 @@ def completed(
     return sorted(found)
 
 
-def parted(
-    table: ChunkTable, rows: Sequence[int], wanted: Iterable[int]
-) -> tuple[list[int], list[int]]:
-    """`rows` in those of the pieces that hold `wanted` ones, and the others."""
-    first = {table.piece_of(row) for row in wanted}
-    inside: list[int] = []
-    outside: list[int] = []
-    for row in rows:
-        (inside if table.piece_of(row) in first else outside).append(row)
-    return inside, outside
-
-
 def by_piece(table: ChunkTable, rows: Iterable[int]) -> list[list[int]]:
     """`rows` parted by the piece that holds them."""
     found: dict[int, list[int]] = {}
@@ -100,15 +88,19 @@ def by_piece(table: ChunkTable, rows: Iterable[int]) -> list[list[int]]:
     return list(found.values())
 
 
+def decoded_piece(table: ChunkTable, row: int) -> int:
+    """What the piece of a row decodes to (bytes)."""
+    if table.pieces is not None and table.contexts[row] != NO_CONTEXT:
+        return table.pieces.size(table.contexts[row])
+    return table.uncompressed_sizes[row]
+
+
 def portions(table: ChunkTable, rows: Iterable[int]) -> list[list[int]]:
     """`rows` parted, by pieces, into what may be in memory at a time, decoded."""
     found: list[list[int]] = []
     size = DECODED
     for piece in by_piece(table, rows):
-        first = piece[0]
-        whole = table.uncompressed_sizes[first]
-        if table.pieces is not None and table.contexts[first] != NO_CONTEXT:
-            whole = table.pieces.size(table.contexts[first])
+        whole = decoded_piece(table, piece[0])
         size += whole
         if size > DECODED:
             found.append([])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from fs.cache.arrival import Arrival
 from fs.cache.fetch import Fetching, Urgency
 from fs.cache.files import BlobFiles
 from fs.cache.flight import Flight
@@ -106,9 +107,14 @@ class WholeFile:
         return False
 
     async def fetch(
-        self, blob: str, offset: int, length: int, urgency: Urgency = Urgency.DEMAND
-    ) -> bytes:
-        """Bytes of the file, once all of it is proven."""
+        self,
+        blob: str,
+        offset: int,
+        length: int,
+        urgency: Urgency = Urgency.DEMAND,
+        arrival: Arrival | None = None,
+    ) -> bytes | bytearray:
+        """Bytes of the file, once all of it is proven; so they come all at once."""
         for _ in range(_ATTEMPTS):
             data = await trio.to_thread.run_sync(self._read, offset, length)
             if data is not None:
@@ -213,7 +219,7 @@ class WholeFile:
         size = self._blob.uncompressed_size
         while start < size:
             end = min(size, start + _REQUESTS * _REQUEST)
-            parts: dict[int, bytes | Failure] = {}
+            parts: dict[int, bytes | bytearray | Failure] = {}
             async with trio.open_nursery() as nursery:
                 for offset in range(start, end, _REQUEST):
                     nursery.start_soon(self._fetch_part, offset, end, parts, urgency)
@@ -225,7 +231,7 @@ class WholeFile:
             start = end
 
     async def _fetch_part(
-        self, offset: int, end: int, parts: dict[int, bytes | Failure], urgency: Urgency
+        self, offset: int, end: int, parts: dict[int, bytes | bytearray | Failure], urgency: Urgency
     ) -> None:
         length = min(_REQUEST, end - offset)
         try:
@@ -246,7 +252,7 @@ class WholeFile:
         return True
 
 
-def _put(descriptor: int, offset: int, data: bytes, found: _Hash) -> None:
+def _put(descriptor: int, offset: int, data: bytes | bytearray, found: _Hash) -> None:
     found.update(data)
     view: memoryview = memoryview(data)
     while view:

@@ -7,8 +7,8 @@ their limits are polite together; caches of one directory are kept together.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from functools import partial
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
@@ -63,10 +63,33 @@ class Engine:
         self._opening = trio.Lock()
         self._resolvers = trio.CapacityLimiter(_RESOLVING)
 
+    @asynccontextmanager
+    async def reached(self, order: Order) -> AsyncIterator[None]:
+        """Keep the order's origin meanwhile: what resolving has connected to, reads go on with."""
+        key = _origin_key(order)
+        async with self._opening:
+            origin: Origin | None = None
+            with suppress(Failure):  # resolving says what is wrong
+                origin = await self._origin(key, order)
+                origin.users += 1
+        try:
+            yield
+        finally:
+            if origin is not None:
+                with trio.CancelScope(shield=True):
+                    async with self._opening:
+                        self._leave(key, origin)
+
     async def resolve(self, order: Order) -> Resolved:
         """The order's source made local; may wait for the network. Failure."""
+        origin = self._origins.get(_origin_key(order))
         return await trio.to_thread.run_sync(
-            partial(resolve, order.source, order.options, _cache_dir(order), order.environment),
+            resolve,
+            order.source,
+            order.options,
+            _cache_dir(order),
+            order.environment,
+            origin.backend if origin else None,
             limiter=self._resolvers,
             abandon_on_cancel=True,
         )
@@ -121,9 +144,12 @@ class Engine:
                 return
             del self._images[shared.key]
             await shared.image.close()
-            shared.origin.users -= 1
-            if not shared.origin.users:
-                self._origins.pop(shared.origin_key).backend.close()
+            self._leave(shared.origin_key, shared.origin)
+
+    def _leave(self, key: Key, origin: Origin) -> None:
+        origin.users -= 1
+        if not origin.users:
+            self._origins.pop(key).backend.close()
 
     def close(self) -> None:
         """Write back and close everything. Nothing may be in flight any more."""

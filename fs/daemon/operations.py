@@ -122,9 +122,10 @@ class Operations:
         Cancellation and any Failure leave nothing behind.
         """
         self._refuse(order, replace)
-        resolved = await self._engine.resolve(order)
-        self._refuse(order, replace)
-        served = await self._serve(self.roster.new_number(), order, resolved)
+        async with self._engine.reached(order):
+            resolved = await self._engine.resolve(order)
+            self._refuse(order, replace)
+            served = await self._serve(self.roster.new_number(), order, resolved)
         if order.options.trace is not None:
             await self._trace(served, order.options.trace)
         self._nursery.start_soon(self._accompany, served)

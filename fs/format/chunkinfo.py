@@ -5,6 +5,7 @@ See docs/format.md, "Chunk table".
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from enum import IntFlag
 from struct import Struct
@@ -15,6 +16,8 @@ from typing import NamedTuple, cast
 CHUNK_INFO = Struct("<32s4I3Q2I")
 CHUNK_INFO_SIZE = 80
 assert CHUNK_INFO.size == CHUNK_INFO_SIZE
+_OWNER = Struct("<32xI44x")
+assert _OWNER.size == CHUNK_INFO_SIZE
 
 
 class ChunkFlag(IntFlag):
@@ -52,3 +55,12 @@ class ChunkInfo(NamedTuple):
 def iter_chunk_infos(table: memoryview) -> Iterator[ChunkInfo]:
     """The records of a table whose length is a multiple of 80."""
     return cast(Iterator[ChunkInfo], map(ChunkInfo._make, CHUNK_INFO.iter_unpack(table)))
+
+
+def chunk_owners(table: memoryview) -> array[int]:
+    """The blob index of each record, without a look at the rest of it."""
+    return array("I", [owner for (owner,) in _OWNER.iter_unpack(table)])
+
+
+def chunk_info_at(table: memoryview, number: int) -> ChunkInfo:
+    return ChunkInfo._make(CHUNK_INFO.unpack_from(table, number * CHUNK_INFO_SIZE))

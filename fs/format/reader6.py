@@ -7,6 +7,7 @@ for, the chunk tables. See `bootstrap.Bootstrap` for the promises.
 from __future__ import annotations
 
 import stat
+from array import array
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from fs.format.blobtable import (
 )
 from fs.format.bootstrap import DirEntry, Extent, Inode, join_extent
 from fs.format.buffer import CheckedBuffer
-from fs.format.chunkinfo import iter_chunk_infos
+from fs.format.chunkinfo import chunk_info_at, chunk_owners
 from fs.format.chunkrow import ChunkRow
 from fs.format.chunktable import ChunkTable
 from fs.format.dirents import DirBlock
@@ -116,7 +117,8 @@ class BootstrapV6:
         self._prefetch = image.slice(
             extended.prefetch_table_offset, extended.prefetch_table_size, "prefetch table"
         )
-        self._chunk_tables: list[ChunkTable] | None = None
+        self._chunk_owners: array[int] | None = None
+        self._chunk_tables: dict[int, ChunkTable] = {}
         self.root = superblock.root_nid
         self._directory(self.root)
 
@@ -248,21 +250,25 @@ class BootstrapV6:
         return Extent(start, length, blob_index, blob_offset)
 
     def chunk_table(self, blob_index: int) -> ChunkTable:
-        """See `bootstrap.Bootstrap`. One pass makes the tables of all blobs, once."""
+        """See `bootstrap.Bootstrap`. Made of the blob's own records, when first asked for."""
         if not 0 <= blob_index < len(self.blobs):
             raise self._image.error(f"no blob {blob_index}")
-        if self._chunk_tables is None:
-            self._chunk_tables = self._read_chunk_tables()
+        if blob_index not in self._chunk_tables:
+            self._chunk_tables[blob_index] = self._read_chunk_table(blob_index)
         return self._chunk_tables[blob_index]
 
-    def _read_chunk_tables(self) -> list[ChunkTable]:
-        rows: list[list[ChunkRow]] = [[] for _ in self.blobs]
-        for info in iter_chunk_infos(self._chunk_infos):
-            if info.blob_index >= len(rows):
-                raise self._image.error(f"chunk table names blob {info.blob_index}")
-            rows[info.blob_index].append(ChunkRow.of(info))
-        where = f"{self.name}: chunk table"
-        return [ChunkTable(rows[blob.index], blob, where) for blob in self.blobs]
+    def _read_chunk_table(self, blob_index: int) -> ChunkTable:
+        if self._chunk_owners is None:
+            owners = chunk_owners(self._chunk_infos)
+            if owners and max(owners) >= len(self.blobs):
+                raise self._image.error(f"chunk table names blob {max(owners)}")
+            self._chunk_owners = owners
+        rows = [
+            ChunkRow.of(chunk_info_at(self._chunk_infos, number))
+            for number, owner in enumerate(self._chunk_owners)
+            if owner == blob_index
+        ]
+        return ChunkTable(rows, self.blobs[blob_index], f"{self.name}: chunk table")
 
     def _parse_inode(self, nid: int) -> _Inode:
         offset = self._meta + nid * SLOT_SIZE

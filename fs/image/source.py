@@ -20,12 +20,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from fs.backend.blobs import BlobBackend
 from fs.backend.config import load_config
 from fs.backend.configured import open_configured
+from fs.backend.image import ImageBackend
 from fs.format.errors import (
     Failure,
     FormatError,
@@ -40,11 +42,11 @@ from fs.image.tree import map_bootstrap
 from fs.owndir import make_own
 from fs.registry.descriptor import Descriptor
 from fs.registry.hosts import hosts_dirs
-from fs.registry.manifest import find_bootstrap_layer
+from fs.registry.manifest import Manifest, find_bootstrap_layer
 from fs.registry.platform import parse_platform
 from fs.registry.resolution import find_nydus_referrer
 from fs.registry.retry import RetryPolicy
-from fs.registry.store import Image, ImageReader, StoreOptions, open_reader
+from fs.registry.store import Image, ImageReader, StoreOptions, open_again, open_reader
 
 log = logging.getLogger(__name__)
 
@@ -83,11 +85,17 @@ class Resolved(NamedTuple):
 
 
 def resolve(
-    source: str, options: SourceOptions, cache_dir: str, environment: Mapping[str, str]
+    source: str,
+    options: SourceOptions,
+    cache_dir: str,
+    environment: Mapping[str, str],
+    backend: BlobBackend | None = None,
 ) -> Resolved:
     """Make the bootstrap of `source` local and verified. Blocking.
 
-    PlainImageError for an image without one; any Failure of registries and disks.
+    `backend` is where its blobs will come from; if that is the image's own place, its
+    connections are used. PlainImageError for an image without one; any Failure of registries
+    and disks.
     """
     if options.backend_config:
         open_backend(source, options, environment).close()  # mistakes show now
@@ -106,7 +114,8 @@ def resolve(
     if known is not None and known["local"]:
         return _recorded(known)
     try:
-        resolved = _ask(source, options, cache_dir, environment)
+        with contextlib.closing(_reader(source, options, environment, backend)) as reader:
+            resolved = _ask(reader, options, cache_dir)
     except UnreachableError as error:
         if known is None:
             raise
@@ -120,13 +129,33 @@ def _recorded(fields: Mapping[str, Any]) -> Resolved:
     return Resolved(fields["bootstrap"], fields["manifest_digest"], fields["image_config"])
 
 
-def _ask(
-    source: str, options: SourceOptions, cache_dir: str, environment: Mapping[str, str]
-) -> Resolved:
-    """What the place of the image says of it; its bootstrap is fetched if need be."""
-    with contextlib.closing(open_reader(source, _store_options(options, environment))) as reader:
-        platform = parse_platform(options.platform) if options.platform else None
-        image = reader.resolve(platform, nydus=True)
+def _reader(
+    source: str,
+    options: SourceOptions,
+    environment: Mapping[str, str],
+    backend: BlobBackend | None,
+) -> ImageReader:
+    access = _store_options(options, environment)
+    if isinstance(backend, ImageBackend):
+        return open_again(backend.reader, source, access)
+    return open_reader(source, access)
+
+
+def _ask(reader: ImageReader, options: SourceOptions, cache_dir: str) -> Resolved:
+    """What the place of the image says of it; its bootstrap is fetched if need be.
+
+    Configuration and bootstrap are both named by the manifest, and come at the same time.
+    """
+    platform = parse_platform(options.platform) if options.platform else None
+    with ThreadPoolExecutor(1) as pool:
+        fetched: dict[str, Future[str]] = {}
+
+        def begin(manifest: Manifest) -> None:
+            layer = find_bootstrap_layer(manifest)
+            if layer is not None:
+                fetched[layer.digest] = pool.submit(local_bootstrap, reader, layer, cache_dir)
+
+        image = reader.resolve(platform, nydus=True, found=begin)
         layer = find_bootstrap_layer(image.manifest)
         if layer is None and (found := _referring(reader, image)):
             image = found
@@ -135,8 +164,11 @@ def _ask(
             raise PlainImageError(
                 f"{reader.name}: an ordinary OCI image; convert it with nydusify convert"
             )
-        path = local_bootstrap(reader, layer, cache_dir)
-        return Resolved(path, image.descriptor.digest, image.config.document)
+        if layer.digest in fetched:
+            path = fetched[layer.digest].result()
+        else:
+            path = local_bootstrap(reader, layer, cache_dir)
+    return Resolved(path, image.descriptor.digest, image.config.document)
 
 
 def _referring(reader: ImageReader, image: Image) -> Image | None:
@@ -170,8 +202,6 @@ def open_backend(
         return HttpBackend(options.backend_url, access)
     if options.backend_config:
         return open_configured(load_config(options.backend_config, options.backend_type), access)
-    from fs.backend.image import ImageBackend
-
     return ImageBackend(open_reader(source, access))
 
 

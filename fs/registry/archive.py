@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,7 +32,7 @@ from fs.registry.mediatypes import (
 from fs.registry.platform import Platform
 from fs.registry.reference import canonical, parse_reference
 from fs.registry.resolution import resolve_image
-from fs.registry.store import Image, ImageReader
+from fs.registry.store import Image, ImageReader, OnManifest
 from fs.registry.tarfiles import TarFiles
 
 MANIFEST_FILE = "manifest.json"
@@ -86,8 +87,14 @@ class LegacyArchive:
     def referrers(self, digest: str) -> list[Descriptor]:
         return []
 
-    def resolve(self, platform: Platform | None = None, *, nydus: bool = False) -> Image:
-        return resolve_image(self, self._manifest, None, platform, nydus=nydus)
+    def resolve(
+        self,
+        platform: Platform | None = None,
+        *,
+        nydus: bool = False,
+        found: OnManifest | None = None,
+    ) -> Image:
+        return resolve_image(self, self._manifest, None, platform, nydus=nydus, found=found)
 
     def index(self) -> Index | None:
         return None
@@ -117,6 +124,9 @@ class LegacyArchive:
         if len(data) != length:
             raise VerifyError(f"{self.name}: {digest} ends before byte {offset + length}")
         return data
+
+    def range_pieces(self, blob: Descriptor | str, offset: int, length: int) -> Iterator[bytes]:
+        yield self.read_range(blob, offset, length)
 
     def reject(self, digest: str, offset: int, length: int) -> bool:
         return False

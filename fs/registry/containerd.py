@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import threading
+from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from fs.format.errors import (
@@ -29,7 +30,7 @@ from fs.registry.manifest import MAX_MANIFEST, Index, Manifest, parse_manifest
 from fs.registry.platform import Platform
 from fs.registry.reference import canonical
 from fs.registry.resolution import resolve_image
-from fs.registry.store import Image, StoreOptions
+from fs.registry.store import Image, OnManifest, StoreOptions
 
 ADDRESS = "/run/containerd/containerd.sock"
 NAMESPACE = "default"
@@ -65,9 +66,15 @@ class ContainerdReader:
     def referrers(self, digest: str) -> list[Descriptor]:
         return []
 
-    def resolve(self, platform: Platform | None = None, *, nydus: bool = False) -> Image:
+    def resolve(
+        self,
+        platform: Platform | None = None,
+        *,
+        nydus: bool = False,
+        found: OnManifest | None = None,
+    ) -> Image:
         descriptor, top = self._top()
-        return resolve_image(self, top, descriptor, platform, nydus=nydus)
+        return resolve_image(self, top, descriptor, platform, nydus=nydus, found=found)
 
     def index(self) -> Index | None:
         top = self._top()[1]
@@ -107,6 +114,9 @@ class ContainerdReader:
         if offset or len(data) != length:
             raise VerifyError(f"{self.name}: {digest} ends too early")
         return data
+
+    def range_pieces(self, blob: Descriptor | str, offset: int, length: int) -> Iterator[bytes]:
+        yield self.read_range(blob, offset, length)
 
     def reject(self, digest: str, offset: int, length: int) -> bool:
         return False

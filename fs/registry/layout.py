@@ -7,6 +7,7 @@ layout may come from anywhere.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +20,7 @@ from fs.registry.mediatypes import OCI_INDEX
 from fs.registry.platform import Platform
 from fs.registry.reference import canonical
 from fs.registry.resolution import resolve_image
-from fs.registry.store import Image
+from fs.registry.store import Image, OnManifest
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
@@ -63,9 +64,15 @@ class LayoutReader:
     def referrers(self, digest: str) -> list[Descriptor]:
         return []
 
-    def resolve(self, platform: Platform | None = None, *, nydus: bool = False) -> Image:
+    def resolve(
+        self,
+        platform: Platform | None = None,
+        *,
+        nydus: bool = False,
+        found: OnManifest | None = None,
+    ) -> Image:
         descriptor, top = self._top()
-        return resolve_image(self, top, descriptor, platform, nydus=nydus)
+        return resolve_image(self, top, descriptor, platform, nydus=nydus, found=found)
 
     def index(self) -> Index | None:
         descriptor, top = self._top()
@@ -99,6 +106,9 @@ class LayoutReader:
         if len(data) != length:
             raise VerifyError(f"{self.name}: {digest} ends before byte {offset + length}")
         return data
+
+    def range_pieces(self, blob: Descriptor | str, offset: int, length: int) -> Iterator[bytes]:
+        yield self.read_range(blob, offset, length)
 
     def reject(self, digest: str, offset: int, length: int) -> bool:
         return False

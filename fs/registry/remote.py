@@ -14,6 +14,9 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from typing import BinaryIO, cast
 
 from fs.format.errors import FormatError, UsageError, VerifyError, local_errors
@@ -29,9 +32,9 @@ from fs.registry.platform import Platform
 from fs.registry.reference import Reference
 from fs.registry.referrers import add_to_fallback, find_referrers
 from fs.registry.resolution import resolve_image
-from fs.registry.retry import TemporaryFault
-from fs.registry.store import Body, Image, Progress, StoreOptions
-from fs.registry.transport import Answer
+from fs.registry.retry import RetryPolicy, TemporaryFault
+from fs.registry.store import Body, Image, OnManifest, Progress, StoreOptions
+from fs.registry.transport import STEP, Answer
 from fs.registry.upload import check_upload, mount_blob, upload_blob
 
 _MAX_SPOOLED = 256 << 20
@@ -42,10 +45,18 @@ class RegistryReader:
     """An ImageReader of a reference."""
 
     def __init__(
-        self, reference: Reference, options: StoreOptions, hosts: tuple[Host, ...] | None = None
+        self,
+        reference: Reference,
+        options: StoreOptions,
+        hosts: tuple[Host, ...] | None = None,
+        shared: Hosts | None = None,
     ) -> None:
+        """`shared` are hosts with their connections, that somebody else closes."""
         self._reference = reference
-        self._hosts = Hosts(reference, options, hosts)
+        self._options = options
+        self._hosts = shared or Hosts(reference, options, hosts)
+        self._owns_hosts = shared is None
+        self._retry = options.retry
         self._documents = options.documents
         self._lock = threading.Lock()
         self._known_top: Manifest | Index | None = None
@@ -59,8 +70,22 @@ class RegistryReader:
     def reference(self) -> Reference:
         return self._reference
 
-    def resolve(self, platform: Platform | None = None, *, nydus: bool = False) -> Image:
-        return resolve_image(self, self._top(), None, platform, nydus=nydus)
+    def anew(self, retry: RetryPolicy) -> RegistryReader:
+        """A reader of what the reference means now, over the same connections.
+
+        Closing it closes none of them.
+        """
+        options = replace(self._options, retry=retry)
+        return RegistryReader(self._reference, options, shared=self._hosts)
+
+    def resolve(
+        self,
+        platform: Platform | None = None,
+        *,
+        nydus: bool = False,
+        found: OnManifest | None = None,
+    ) -> Image:
+        return resolve_image(self, self._top(), None, platform, nydus=nydus, found=found)
 
     def index(self) -> Index | None:
         top = self._top()
@@ -68,9 +93,9 @@ class RegistryReader:
 
     def open_blob(self, descriptor: Descriptor) -> BinaryIO:
         if not self._hosts.several or descriptor.size > _MAX_SPOOLED:
-            return self._stream(Download(self._hosts, descriptor, self.name), descriptor)
+            return self._stream(self._download(descriptor), descriptor)
         while True:
-            download = Download(self._hosts, descriptor, self.name)
+            download = self._download(descriptor)
             try:
                 return _spooled(self._stream(download, descriptor))
             except VerifyError:
@@ -101,7 +126,7 @@ class RegistryReader:
         return raw
 
     def referrers(self, digest: str) -> list[Descriptor]:
-        return self._hosts.retry.run(
+        return self._retry.run(
             lambda: self._hosts.ask(lambda client: find_referrers(client, digest), "pull", digest)
         )
 
@@ -113,38 +138,24 @@ class RegistryReader:
                 raise FormatError(f"does not say what size {digest} has", self.name)
             return answer.length
 
-        return self._hosts.retry.run(attempt)
+        return self._retry.run(attempt)
 
     def read_range(self, blob: Descriptor | str, offset: int, length: int) -> bytes:
+        return b"".join(self.range_pieces(blob, offset, length))
+
+    def range_pieces(self, blob: Descriptor | str, offset: int, length: int) -> Iterator[bytes]:
+        """What `read_range` returns, piece by piece as it comes."""
+        if length <= 0:
+            return
         digest = blob if isinstance(blob, str) else blob.digest
-        pieces: list[bytes] = []
-        sources: set[RegistryClient] = set()
-        end = offset + length
-
-        def attempt() -> None:
-            """Go on from what earlier attempts have brought."""
-            position = offset + sum(map(len, pieces))
-            client, answer = self._hosts.ask(
-                lambda client: (client, client.blob(digest, position, end - 1)), "pull", digest
-            )
-            sources.add(client)
-            try:
-                while position < end and (piece := answer.read(end - position)):
-                    pieces.append(piece)
-                    position += len(piece)
-                if position < end:
-                    raise TemporaryFault(f"{self.name}: range of {digest} ended early")
-                self._hosts.well(client)
-            except TemporaryFault:
-                self._hosts.rest(client)
-                raise
-            finally:
-                answer.close()
-
-        if length > 0:
-            self._hosts.retry.run(attempt)
-            self._remember((digest, offset, length), sources)
-        return b"".join(pieces)
+        part = Download(self._hosts, self._retry, digest, offset, offset + length, self.name)
+        with closing(part):
+            left = length
+            while left:
+                piece = part.read(min(STEP, left))
+                left -= len(piece)
+                yield piece
+        self._remember((digest, offset, length), part.sources)
 
     def reject(self, digest: str, offset: int, length: int) -> bool:
         with self._lock:
@@ -152,7 +163,13 @@ class RegistryReader:
         return sources is not None and self._hosts.doubt(sources, digest)
 
     def close(self) -> None:
-        self._hosts.close()
+        if self._owns_hosts:
+            self._hosts.close()
+
+    def _download(self, descriptor: Descriptor) -> Download:
+        return Download(
+            self._hosts, self._retry, descriptor.digest, 0, descriptor.size, self.name, whole=True
+        )
 
     def _stream(self, download: Download, descriptor: Descriptor) -> BinaryIO:
         body = cast(BinaryIO, download)
@@ -178,7 +195,7 @@ class RegistryReader:
         return parse_manifest(raw, media_type, self.name)
 
     def _manifest(self, target: str, capability: str) -> tuple[bytes, str]:
-        client, answer = self._hosts.retry.run(
+        client, answer = self._retry.run(
             lambda: self._hosts.ask(
                 lambda client: (client, client.manifest(target)), capability, target
             )
@@ -267,21 +284,34 @@ def _spooled(stream: BinaryIO) -> BinaryIO:
 
 
 class Download:
-    """A blob's bytes in order, across broken links and hosts; not verified.
+    """Bytes `start` to `end` of a blob in order, across broken links and hosts; not verified.
 
-    `sources` are the hosts that brought them.
+    `sources` are the hosts that brought them. `whole`: that is all of the blob.
     """
 
-    def __init__(self, hosts: Hosts, descriptor: Descriptor, name: str) -> None:
+    def __init__(
+        self,
+        hosts: Hosts,
+        retry: RetryPolicy,
+        digest: str,
+        start: int,
+        end: int,
+        name: str,
+        *,
+        whole: bool = False,
+    ) -> None:
         self.sources: set[RegistryClient] = set()
         self._hosts = hosts
-        self._descriptor = descriptor
+        self._retry = retry
+        self._digest = digest
+        self._position = start
+        self._end = end
         self._name = name
-        self._position = 0
+        self._whole = whole
         self._at: tuple[RegistryClient, Answer] | None = None
 
     def read(self, length: int) -> bytes:
-        return self._hosts.retry.run(lambda: self._read_on(length))
+        return self._retry.run(lambda: self._read_on(length))
 
     def close(self) -> None:
         if self._at:
@@ -290,33 +320,34 @@ class Download:
 
     def _read_on(self, length: int) -> bytes:
         """Read from the connection at hand, or from a new one at the same place."""
-        left = self._descriptor.size - self._position
+        left = self._end - self._position
         client, answer = self._at = self._at or self._open()
         try:
             piece = answer.read(length)
             if not piece and left > 0:
-                raise TemporaryFault(f"{self._descriptor.digest}: ended {left} bytes early")
+                raise TemporaryFault(f"{self._name}: {self._digest} ended {left} bytes early")
         except TemporaryFault:
             self._hosts.rest(client)
             self.close()
             raise
         self._position += len(piece)
-        if self._position == self._descriptor.size:
+        if self._position == self._end:
             self._hosts.well(client)
         return piece
 
     def _open(self) -> tuple[RegistryClient, Answer]:
-        opened = self._hosts.ask(self._open_at, "pull", self._descriptor.digest)
+        opened = self._hosts.ask(self._open_at, "pull", self._digest)
         self.sources.add(opened[0])
         return opened
 
     def _open_at(self, client: RegistryClient) -> tuple[RegistryClient, Answer]:
-        answer = client.blob(self._descriptor.digest, self._position)
-        whole = answer.status == 200 and answer.length is not None
-        if whole and answer.length != self._descriptor.size:
+        last = None if self._whole else self._end - 1
+        answer = client.blob(self._digest, self._position, last)
+        known = self._whole and answer.status == 200 and answer.length is not None
+        if known and answer.length != self._end:
             answer.close()
             raise VerifyError(
-                f"{self._name}: {self._descriptor.digest} has {answer.length} "
-                f"bytes there, {self._descriptor.size} were promised"
+                f"{self._name}: {self._digest} has {answer.length} "
+                f"bytes there, {self._end} were promised"
             )
         return client, answer

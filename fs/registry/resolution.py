@@ -22,7 +22,7 @@ from fs.registry.manifest import (
 )
 from fs.registry.mediatypes import CONFIG_TYPES, NYDUS_ARTIFACT, NYDUS_CONFIG, OCI_CONFIG
 from fs.registry.platform import Platform, default_platform
-from fs.registry.store import Image, ImageReader
+from fs.registry.store import Image, ImageReader, OnManifest
 
 #: Indexes in indexes.
 MAX_NESTING = 4
@@ -48,13 +48,19 @@ def resolve_image(
     platform: Platform | None,
     *,
     nydus: bool,
+    found: OnManifest | None = None,
 ) -> Image:
-    """The image below `top`; `descriptor` is top's own, None if it is not stored as such."""
+    """The image below `top`; `descriptor` is top's own, None if it is not stored as such.
+
+    `found` is told of the manifest before the configuration is asked for.
+    """
     wanted = platform or default_platform()
     document = top
     for _ in range(MAX_NESTING):
         if isinstance(document, Manifest):
             own = descriptor or _descriptor(document)
+            if found is not None:
+                found(document)
             return _with_config(source, document, own, platform)
         descriptor = document.select(wanted, source.name, nydus=nydus)
         where = f"{source.name}: {descriptor.digest}"

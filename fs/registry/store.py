@@ -13,7 +13,7 @@ verify chunks. A writer shows nothing under the target's name before the last
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
@@ -29,6 +29,9 @@ from fs.registry.retry import RetryPolicy
 Progress = Callable[[int], None]
 #: A function opens the content anew for each attempt, and only if it is needed at all.
 Body = BinaryIO | Path | bytes | Callable[[], BinaryIO]
+
+
+OnManifest = Callable[[Manifest], None]
 
 
 class Image(NamedTuple):
@@ -49,10 +52,17 @@ class ImageReader(Protocol):
     def reference(self) -> Reference | None:
         """The name in a registry, None for other places."""
 
-    def resolve(self, platform: Platform | None = None, *, nydus: bool = False) -> Image:
+    def resolve(
+        self,
+        platform: Platform | None = None,
+        *,
+        nydus: bool = False,
+        found: OnManifest | None = None,
+    ) -> Image:
         """The image for `platform` (None: this machine's), verified.
 
-        Where an index has both variants, `nydus` says which one is meant.
+        Where an index has both variants, `nydus` says which one is meant. `found` is told of
+        the manifest as soon as that is here, before the configuration is.
         """
 
     def index(self) -> Index | None:
@@ -80,6 +90,9 @@ class ImageReader(Protocol):
 
     def read_range(self, blob: Descriptor | str, offset: int, length: int) -> bytes:
         """Exactly `length` bytes of a blob (a digest will do). NOT verified."""
+
+    def range_pieces(self, blob: Descriptor | str, offset: int, length: int) -> Iterator[bytes]:
+        """The same as it comes, in order."""
 
     def reject(self, digest: str, offset: int, length: int) -> bool:
         """Say that what `read_range` brought was wrong; whether another place is left to ask."""
@@ -177,6 +190,15 @@ def open_reader(text: str, options: StoreOptions | None = None) -> ImageReader:
     from fs.registry.remote import RegistryReader
 
     return RegistryReader(parse_reference(rest), options)
+
+
+def open_again(reader: ImageReader, text: str, options: StoreOptions) -> ImageReader:
+    """A reader of what `text` means now, over the connections that `reader` has to there.
+
+    It is to be closed before `reader`.
+    """
+    anew: Callable[[RetryPolicy], ImageReader] | None = getattr(reader, "anew", None)
+    return open_reader(text, options) if anew is None else anew(options.retry)
 
 
 def open_writer(text: str, options: StoreOptions | None = None) -> ImageWriter:

@@ -121,9 +121,8 @@ def test_chunks_of_one_piece_adjoin_and_count_once() -> None:
     assert plan.span(table, [0, 1, 2]) == (0, 100)
 
 
-def test_what_is_wanted_comes_first_by_whole_pieces() -> None:
+def test_rows_are_parted_by_pieces() -> None:
     table = batched(0, 0, -1, 1, 1)
-    assert plan.parted(table, [0, 1, 2, 3, 4], [3]) == ([3, 4], [0, 1, 2])
     assert plan.by_piece(table, [0, 1, 2, 3, 4]) == [[0, 1], [2], [3, 4]]
 
 
