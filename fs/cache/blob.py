@@ -196,12 +196,14 @@ class BlobCache:
                 whole = self._completed(fresh)
                 self._nursery.start_soon(self._fly, fresh, whole, self._begin(whole), Urgency.AHEAD)
 
-    async def load(self, rows: Iterable[int]) -> None:
-        """Fetch what is missing of neighbouring `rows` by one request in the background's turn.
+    async def load(self, rows: Iterable[int], *, last: bool = True) -> None:
+        """Fetch what is missing of neighbouring `rows` by one request.
 
-        Raises the Failure of the first chunk that did not come.
+        `last`: after all that readers wait for. Raises the Failure of the first chunk that did
+        not come.
         """
-        await self._fetcher.turn()
+        if last:
+            await self._fetcher.turn()
         if self._quota is not None and self._quota.full:
             raise StorageError(f"blob {self.blob.blob_id}: the cache is at its limit")
         absent = self.missing(rows)

@@ -1,9 +1,10 @@
 """What is fetched before anybody asks: the image's own list first, then, if wanted, all the rest.
 
-The list is fetched in its order by few large ranges, the rest blob by blob at a
-limited rate. A request is made only when no reader waits. It works until all is
-here, can be held and continued, and survives an outage as a state, not as an end:
-`resume` tries again. Nothing here runs by the clock but the limited rate.
+What was made for the start comes first, then the list, in its order, by few large ranges.
+Both are what readers are about to wait for, so they come beside what readers wait for already.
+The rest comes blob by blob at a limited rate, by requests that are made only when no reader
+waits. It works until all is here, can be held and continued, and survives an outage as a
+state, not as an end: `resume` tries again. Nothing here runs by the clock but the limited rate.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _SMALLEST = 256 << 10
 class Content(Protocol):
     """The part of an image that is used here."""
 
+    async def startup_blobs(self) -> list[BlobCache]: ...
     def prefetch_plan(self) -> AsyncIterator[tuple[BlobCache, range]]: ...
     async def all_blobs(self) -> list[BlobCache]: ...
     async def settle(self) -> bool: ...
@@ -112,20 +114,39 @@ class Prefetch:
 
     async def _work(self) -> None:
         self._state, self._chunks, self._done = "table", 0, 0
+        startup = [
+            Range(cache, rows)
+            for cache in await self._image.startup_blobs()
+            for rows in ranges(cache.table, range(len(cache.table)), _REQUEST)
+        ]
+        listed: list[Range] | Failure = []
+        async with trio.open_nursery() as nursery:  # the list costs a look at every table
+            nursery.start_soon(self._load, startup)
+            try:
+                listed = await self._list()
+            except Failure as failure:
+                listed = failure
+        self._raise_failure()
+        if isinstance(listed, Failure):
+            raise listed
+        await self._load(listed)
+        self._raise_failure()
+        if self._mode == "all":
+            self._state = "all"
+            await self._load(list(self._remainder(await self._image.all_blobs())), last=True)
+            self._raise_failure()
+            if self._failure is None:
+                await self._image.settle()
+
+    async def _list(self) -> list[Range]:
         wanted: dict[BlobCache, dict[int, None]] = {}
         async for cache, rows in self._image.prefetch_plan():
             wanted.setdefault(cache, {}).update(dict.fromkeys(rows))
-        listed = [
+        return [
             Range(cache, rows)
             for cache, chosen in wanted.items()
             for rows in ranges(cache.table, list(chosen), _REQUEST)
         ]
-        await self._load(listed, limited=False)
-        if self._mode == "all":
-            self._state = "all"
-            await self._load(list(self._remainder(await self._image.all_blobs())), limited=True)
-            if self._failure is None:
-                await self._image.settle()
 
     def _remainder(self, caches: Iterable[BlobCache]) -> Iterator[Range]:
         limit = self._pace.request(_REQUEST)
@@ -134,26 +155,31 @@ class Prefetch:
             for rows in ranges(cache.table, absent, limit):
                 yield Range(cache, rows)
 
-    async def _load(self, todo: Sequence[Range], *, limited: bool) -> None:
-        """Two requests at a time, so that the link is not idle between one and the next."""
+    async def _load(self, todo: Sequence[Range], *, last: bool = False) -> None:
+        """Two requests at a time, so that the link is not idle between one and the next.
+
+        `last`: at the limited rate, and after all that readers wait for.
+        """
         self._chunks += sum(len(each.rows) for each in todo)
         queue = iter(todo)
         async with trio.open_nursery() as nursery:
             for _ in range(Urgency.PREFETCH.value):
-                nursery.start_soon(self._load_from, queue, limited)
+                nursery.start_soon(self._load_from, queue, last)
+
+    def _raise_failure(self) -> None:
+        """A damaged chunk is passed over; any other failure would only meet the next one too."""
         if self._failure is not None and not _is_local_to_a_chunk(self._failure):
             raise self._failure
 
-    async def _load_from(self, queue: Iterator[Range], limited: bool) -> None:
-        """A damaged chunk is passed over; any other failure would only meet the next one too."""
+    async def _load_from(self, queue: Iterator[Range], last: bool) -> None:
         for each in queue:
             await self._going.wait()
-            if limited:
+            if last:
                 await self._pace.wait(each.size)
             if self._failure is not None and not _is_local_to_a_chunk(self._failure):
                 return
             try:
-                await each.cache.load(each.rows)
+                await each.cache.load(each.rows, last=last)
             except Failure as failure:
                 self._failure = failure
             self._done += len(each.rows)

@@ -60,7 +60,3 @@ def iter_chunk_infos(table: memoryview) -> Iterator[ChunkInfo]:
 def chunk_owners(table: memoryview) -> array[int]:
     """The blob index of each record, without a look at the rest of it."""
     return array("I", [owner for (owner,) in _OWNER.iter_unpack(table)])
-
-
-def chunk_info_at(table: memoryview, number: int) -> ChunkInfo:
-    return ChunkInfo._make(CHUNK_INFO.unpack_from(table, number * CHUNK_INFO_SIZE))

@@ -116,10 +116,15 @@ def _in_piece(
         raise FormatError(
             f"piece {context} of {size} bytes ({length} at {start}) is impossible", where
         )
-    return chunk._replace(
-        compressed_offset=start,
-        compressed_size=length,
-        flags=entry.flags,
-        context=context,
-        within=entry.within,
+    return ChunkRow(
+        chunk.position,
+        start,
+        length,
+        chunk.uncompressed_offset,
+        chunk.uncompressed_size,
+        entry.flags,
+        chunk.digest,
+        chunk.crc32,
+        context,
+        entry.within,
     )

@@ -21,7 +21,8 @@ from fs.format.pieces import Pieces
 from fs.format.tree import NO_CONTEXT
 
 #: In such blobs chunks need not have a compressed range of their own.
-_WITH_PIECES = BlobFeature.BATCH | BlobFeature.ZRAN
+_WITH_PIECES = int(BlobFeature.BATCH | BlobFeature.ZRAN)
+_HOLE = int(ChunkFlag.HOLE)
 
 
 class ChunkTable:
@@ -127,8 +128,9 @@ def _checked(rows: Iterable[ChunkRow], blob: BlobRecord, where: str) -> list[Chu
     """`rows` in order, each once. v5 repeats a shared chunk with every file that has it."""
     ordered: list[ChunkRow] = []
     end = 0
+    ranged = not blob.features & _WITH_PIECES
     for row in sorted(rows, key=_BY_OFFSET):
-        if row.flags & ChunkFlag.HOLE:
+        if row.flags & _HOLE:
             continue
         if row.uncompressed_offset < end:
             if row == ordered[-1]:
@@ -136,28 +138,30 @@ def _checked(rows: Iterable[ChunkRow], blob: BlobRecord, where: str) -> list[Chu
             raise FormatError(
                 f"blob {blob.index}: chunks overlap at {row.uncompressed_offset}", where
             )
-        _check_row(row, blob, where)
+        if not _is_possible(row, blob, ranged):
+            raise _impossible(row, blob, where)
         end = row.uncompressed_offset + row.uncompressed_size
         ordered.append(row)
     return ordered
 
 
-def _check_row(row: ChunkRow, blob: BlobRecord, where: str) -> None:
+def _is_possible(row: ChunkRow, blob: BlobRecord, ranged: bool) -> bool:
+    """`ranged`: it must have a compressed range of its own."""
+    _, start, stored, offset, size = row[:5]
+    return (
+        0 < size <= MAX_CHUNK_SIZE
+        and (stored > 0 or not ranged)
+        and offset + size <= blob.uncompressed_size
+        and start + stored <= blob.compressed_size
+        and row.position < blob.chunk_count
+    )
+
+
+def _impossible(row: ChunkRow, blob: BlobRecord, where: str) -> FormatError:
+    problem = f"chunk {row.position} lies outside of the blob"
     has_range = row.compressed_size != 0 or blob.features & _WITH_PIECES
     if not 0 < row.uncompressed_size <= MAX_CHUNK_SIZE or not has_range:
-        raise FormatError(
-            f"blob {blob.index}: chunk of {row.uncompressed_size} bytes "
-            f"({row.compressed_size} compressed)",
-            where,
-        )
-    if (
-        row.uncompressed_offset + row.uncompressed_size > blob.uncompressed_size
-        or row.compressed_offset + row.compressed_size > blob.compressed_size
-    ):
-        raise FormatError(
-            f"blob {blob.index}: chunk {row.position} lies outside of the blob", where
-        )
-    if row.position >= blob.chunk_count:
-        raise FormatError(
-            f"blob {blob.index}: chunk {row.position} of {blob.chunk_count} chunks", where
-        )
+        problem = f"chunk of {row.uncompressed_size} bytes ({row.compressed_size} compressed)"
+    elif row.position >= blob.chunk_count:
+        problem = f"chunk {row.position} of {blob.chunk_count} chunks"
+    return FormatError(f"blob {blob.index}: {problem}", where)

@@ -10,6 +10,7 @@ import stat
 from array import array
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import compress
 from typing import NamedTuple
 
 from fs.format import xattrs
@@ -22,7 +23,7 @@ from fs.format.blobtable import (
 )
 from fs.format.bootstrap import DirEntry, Extent, Inode, join_extent
 from fs.format.buffer import CheckedBuffer
-from fs.format.chunkinfo import chunk_info_at, chunk_owners
+from fs.format.chunkinfo import chunk_owners, iter_chunk_infos
 from fs.format.chunkrow import ChunkRow
 from fs.format.chunktable import ChunkTable
 from fs.format.dirents import DirBlock
@@ -263,11 +264,8 @@ class BootstrapV6:
             if owners and max(owners) >= len(self.blobs):
                 raise self._image.error(f"chunk table names blob {max(owners)}")
             self._chunk_owners = owners
-        rows = [
-            ChunkRow.of(chunk_info_at(self._chunk_infos, number))
-            for number, owner in enumerate(self._chunk_owners)
-            if owner == blob_index
-        ]
+        mine = [owner == blob_index for owner in self._chunk_owners]
+        rows = map(ChunkRow.of, compress(iter_chunk_infos(self._chunk_infos), mine))
         return ChunkTable(rows, self.blobs[blob_index], f"{self.name}: chunk table")
 
     def _parse_inode(self, nid: int) -> _Inode:

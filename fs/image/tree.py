@@ -190,17 +190,20 @@ class Image:
         where = f"blob {record.blob_id}"
         return lambda: placed(make_table(), found.array, found.header, record, where)
 
+    async def startup_blobs(self) -> list[BlobCache]:
+        """What was made for the start: wanted as a whole, before any file."""
+        return [
+            await self.blob(index)
+            for index, record in enumerate(self.bootstrap.blobs)
+            if record.features & STARTUP_FEATURES
+        ]
+
     async def prefetch_plan(self) -> AsyncIterator[tuple[BlobCache, range]]:
         """The chunks that the image asks to be read first, file by file.
 
         Images whose table names the root ask for all of themselves, which is no
-        start-up set: that entry is passed over. A blob made for the start is wanted
-        as a whole, before any file.
+        start-up set: that entry is passed over.
         """
-        for index, record in enumerate(self.bootstrap.blobs):
-            if record.features & STARTUP_FEATURES:
-                cache = await self.blob(index)
-                yield cache, range(len(cache.table))
         for nid in self.bootstrap.prefetch:
             if nid == self.bootstrap.root:
                 continue
