@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fs import mounts
 
@@ -44,12 +45,25 @@ class Registry:
 
     def traffic(self) -> Traffic:
         """All answers so far, from the registry's own log, which has them when they are over."""
-        sent = requests = 0
+        answers = list(self._answers())
+        return Traffic(sum(int(each.get("http.response.written", 0)) for each in answers),
+                       len(answers))  # fmt: skip
+
+    def answered(self, part: str, since: float) -> float | None:
+        """When the first request since then whose path has `part` in it was answered.
+
+        In seconds since 1970.
+        """
+        for answer in self._answers():
+            moment = datetime.fromisoformat(answer["time"]).timestamp()
+            if moment >= since and part in answer["http.request.uri"]:
+                return moment
+        return None
+
+    def _answers(self) -> Iterator[dict[str, Any]]:
         for line in self.log.read_text(errors="replace").splitlines():
             if '"http.response.status"' in line:
-                sent += int(json.loads(line).get("http.response.written", 0))
-                requests += 1
-        return Traffic(sent, requests)
+                yield json.loads(line)
 
 
 @contextmanager

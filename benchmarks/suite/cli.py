@@ -18,6 +18,7 @@ from benchmarks.images.build import cached_image
 from benchmarks.images.catalogue.all import chosen
 from benchmarks.isolation import isolate
 from benchmarks.suite import machine
+from benchmarks.suite.lazy import stargz_daemon
 from benchmarks.suite.modes import Mode
 from benchmarks.suite.networks import NETWORKS, Network
 from benchmarks.suite.plan import HEADLINE_MODES, HEADLINE_NETWORK, Asked
@@ -77,6 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.compare:
             load(arguments.compare)  # before hours are spent
         return run(arguments, words)
+    except KeyboardInterrupt:
+        print("bench: interrupted; the same command goes on", file=sys.stderr)
+        return 130
     except (LookupError, ValueError, OSError) as error:
         print(
             f"bench: {error.args[-1] if isinstance(error, LookupError) else error}", file=sys.stderr
@@ -134,7 +138,7 @@ def open_records(arguments: argparse.Namespace, asked: Asked) -> Records:
         },
         "seed": seed,
         "builds": {subject.name: subject.layout.name for subject in asked.subjects},
-        **machine.description(),
+        **machine.description(stargz_daemon(CACHE)),
     }
     records, resumed = resume_or_begin(path, head, mix=arguments.mix)
     say(f"{'going on with' if resumed else 'writing'} {path}")

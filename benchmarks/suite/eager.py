@@ -111,7 +111,7 @@ class Podman:
 def _podman_environment(work: Path, short: Path) -> list[str]:
     """Settings that do not depend on how the machine's own podman is set up."""
     (work / "containers.conf").write_text(
-        '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\n'
+        '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\npids_limit = 0\n'
     )
     (work / "policy.json").write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
     (work / "registries.conf").write_text("")

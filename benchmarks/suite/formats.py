@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks import services
-from benchmarks.images.start import run_options, start
+from benchmarks.images.recipe import Run
+from benchmarks.images.start import TIMEOUT, run_options, start
 from benchmarks.measure import program, run_to_end
+from benchmarks.suite.run import end_input
 from benchmarks.suite.subject import Subject, stored_bytes
+from nydusify.startup.readiness import Exit, Program
 
 _SOURCES = Path(__file__).resolve().parents[2]
-#: How long ctr-remote watches a server; others end by themselves.
-_WATCH_SECONDS = 10
+_CONVERT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def _estargz(conversion: Conversion, tag: str, *, optimized: bool = False) -> No
         run_to_end([*ctr, "pull", "--plain-http", plain])
         if optimized:
             watch = [*ctr, "optimize", "--oci", "--net-host", *_workload(conversion.subject)]
-            run_to_end([*watch, plain, target], conversion.subject.recipe.run.stdin)
+            _watch([*watch, plain, target], conversion.subject.recipe.run)
         else:
             run_to_end([*ctr, "convert", "--oci", "--estargz", plain, target])
         run_to_end([*ctr, "push", "--plain-http", target])
@@ -101,9 +104,20 @@ def _optimized_estargz(conversion: Conversion, tag: str) -> None:
     _estargz(conversion, tag, optimized=True)
 
 
+def _watch(command: list[str], run: Run) -> None:
+    """Let ctr-remote watch the program until it is ready, as ours is recorded, then convert."""
+    with Program(command, run.stdin, hold=True) as program:
+        if run.kind == "stdin":
+            end_input(program)
+        if not isinstance(run.ready, Exit):
+            program.wait_until(run.ready, TIMEOUT)
+            program.process.send_signal(signal.SIGINT)
+        program.wait_until(Exit(), _CONVERT_SECONDS)
+
+
 def _workload(subject: Subject) -> list[str]:
     run = subject.recipe.run
-    options = ["--period", str(_WATCH_SECONDS)]
+    options = ["--wait-on-signal"]
     if run.kind == "stdin":
         options.append("-i")
     if run.arguments:
@@ -128,7 +142,7 @@ def _our_version() -> str:
 @cache
 def _stargz_version() -> str:
     with Path(shutil.which("ctr-remote") or os.devnull).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        return f"ready-{hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"
 
 
 FORMATS = {

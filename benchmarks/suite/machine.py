@@ -28,7 +28,7 @@ _TOOLS = {
     "ctr-remote": ["dpkg-query", "--show", "--showformat", "${Version}", "stargz-snapshotter"],
 }
 _VERSION = re.compile(r"\d+(?:\.\d+)+[\w.+~-]*")
-_STARGZ = re.compile(r"containerd/stargz-snapshotter v(\S+)")
+_STARGZ = re.compile(rb"dep\tgithub.com/containerd/stargz-snapshotter\tv([\d.]+)")
 
 
 def commit() -> str:
@@ -52,7 +52,8 @@ def code() -> str:
     return digest.hexdigest()[:12]
 
 
-def description() -> dict[str, object]:
+def description(stargz: str | None) -> dict[str, object]:
+    """`stargz` is the daemon that is measured, if one is."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
@@ -64,7 +65,7 @@ def description() -> dict[str, object]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "unpigz": shutil.which("unpigz") is not None,  # containerd unpacks with it
-        "versions": _versions(),
+        "versions": _versions(stargz),
     }
 
 
@@ -75,14 +76,26 @@ def _processor() -> str:
     return platform.machine()
 
 
-def _versions() -> dict[str, str]:
+def _versions(stargz: str | None) -> dict[str, str]:
     found = {}
     for name, command in _TOOLS.items():
         if shutil.which(command[0]):
             done = subprocess.run(command, capture_output=True, text=True)
             if match := _VERSION.search(done.stdout):
                 found[name] = match[0]
-    module = Path(__file__).parents[1] / "stargz/go.mod"
-    if match := _STARGZ.search(module.read_text()):
-        found["stargz-snapshotter"] = match[1]
+    if stargz:
+        found["stargz-snapshotter"] = _stargz_version(Path(stargz))
     return found
+
+
+def _stargz_version(daemon: Path) -> str:
+    """As Go has noted it in the program; without modules it is that of Debian's library."""
+    if match := _STARGZ.search(daemon.read_bytes()):
+        return match[1].decode()
+    package = "golang-github-containerd-stargz-snapshotter-dev"
+    done = subprocess.run(
+        ["dpkg-query", "--show", "--showformat", "${Version}", package],
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout or "unknown"

@@ -114,7 +114,9 @@ def resume_or_begin(path: Path, head: Line, *, mix: bool = False) -> tuple[Recor
                     f"{old.last_head['commit']}): --mix goes on all the same, --fresh begins anew"
                 )
             _cut(path)
-            old.add("resumed", **{name: head[name] for name in head if name != "asked"})
+            old.add(
+                "resumed", **{name: head[name] for name in head if name not in ("asked", "seed")}
+            )
             return old, True
         set_aside(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ class Meter:
         self._traffic = reached.server.traffic()
         self._wire = reached.wire_bytes()
         self._cpu = account.cpu_seconds()
-        self._start = time.monotonic()
+        self._began, self._start = time.time(), time.monotonic()
 
     def seconds(self) -> float:
         return time.monotonic() - self._start
@@ -65,6 +65,11 @@ class Meter:
     def since(self, moment: float) -> float:
         """A moment of CLOCK_MONOTONIC as seconds since the start."""
         return moment - self._start
+
+    def resolved(self) -> float | None:
+        """When the image's manifest was first answered, by the registry's clock, which is ours."""
+        moment = self._reached.server.answered("/manifests/", self._began)
+        return None if moment is None else moment - self._began
 
     def usage(self) -> Usage:
         wire = self._reached.wire_bytes() - self._wire
@@ -120,6 +125,10 @@ def _start(plan: Plan, place: Place, reached: Reached) -> Result:
     if plan.timings:
         moments = json.loads(plan.timings.read_text())
         result.seconds |= {name: meter.since(moment) for name, moment in moments.items()}
+    resolved = meter.resolved()
+    if resolved is not None:
+        one_way = place.network.round_trip / 2000
+        result.seconds.setdefault("resolve", resolved + one_way)
     return result
 
 
@@ -129,7 +138,7 @@ def _run_program(plan: Plan, place: Place, meter: Meter, result: Result) -> None
     command = place.account.wrap(plan.run)
     with Program(command, run.stdin, hold=True) as program:
         if run.kind == "stdin":
-            _end_input(program)
+            end_input(program)
         try:
             outcome = program.wait_until(awaited(run), _READY_SECONDS)
             result.seconds["ready"] = begun + outcome.ready
@@ -146,7 +155,7 @@ def _run_program(plan: Plan, place: Place, meter: Meter, result: Result) -> None
     result.end = meter.usage()
 
 
-def _end_input(program: Program) -> None:
+def end_input(program: Program) -> None:
     """Close a script's pipe once the program runs: ctr loses an end that comes before."""
     while program.process.poll() is None and not container_runs():
         time.sleep(_POLL_SECONDS)
