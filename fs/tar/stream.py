@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zlib
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from gzip import BadGzipFile
@@ -22,6 +23,8 @@ from isal import igzip, igzip_lib
 from fs.format.errors import FormatError
 
 _BLOCK = 1 << 20
+#: Blocks that are decoded before they are asked for.
+_AHEAD = 4
 _RAW_BLOCK = 256 << 10
 _MAX_ZSTD_WINDOW = 128 << 20
 
@@ -42,8 +45,8 @@ class Readable(Protocol):
 class LayerStream:
     """The decompressed bytes of `raw`. `offset` counts what was taken so far.
 
-    The next block is decoded (and hashed) in a thread of `pool` while the caller
-    works on this one. `decode` gives so many bytes of content, if others than ours are to.
+    The next blocks are decoded (and hashed) in a thread of `pool`, which has just one, while
+    the caller works on this one. `decode` gives so many bytes of content, if others than ours are to.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class LayerStream:
         self._decode = decode or _decoder(raw, name)
         self._block = b""
         self._at = 0
-        self._next = pool.submit(self._produce)
+        self._ahead = deque(pool.submit(self._produce) for _ in range(_AHEAD))
 
     def take(self, size: int) -> bytes:
         """The next `size` bytes; fewer only at the end of the layer."""
@@ -98,17 +101,19 @@ class LayerStream:
 
     def stop(self) -> None:
         """Wait for the thread, so that the raw stream may be closed; its errors do not matter."""
-        if not self._next.cancel():
-            self._next.exception()
+        for block in self._ahead:
+            if not block.cancel():
+                block.exception()
 
     def _take_across(self, size: int) -> bytes:
         parts = [self._block[self._at :]]
         missing = size - len(parts[0])
         while missing > 0:
-            self._block = self._next.result()
+            self._block = self._ahead[0].result()
             if not self._block:
                 break
-            self._next = self._pool.submit(self._produce)
+            self._ahead.popleft()
+            self._ahead.append(self._pool.submit(self._produce))
             parts.append(self._block[:missing])
             self._at = len(parts[-1])
             missing -= self._at
