@@ -2,7 +2,10 @@
 
 Speed: `nydusify convert` from a registry into it, nothing cached, against one core's `zstd -3`
 over the same layers' bytes, decompressed, and against `ctr-remote image convert --estargz` of the
-image in containerd's store. All on loopback, in turn; above 1 is faster than that.
+image in containerd's store. All on loopback, in turn; above 1 is faster than that. Beside it the
+seconds of CPU of the conversion and of the registry that it goes through, which has the same
+cores, and of the parts that no conversion can do without. `at best`: what their sum, the
+registry's included, would be against `zstd -3`, if all cores were busy with nothing else.
 
 --oci-ref instead refers to the layers where they are, against one core's gunzip of them.
 
@@ -15,6 +18,8 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
+import resource
 import shutil
 import statistics
 import sys
@@ -26,6 +31,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.blocks import write_block
+from benchmarks.conversion_parts import Parts, measured
 from benchmarks.images.build import TAG, cached_image
 from benchmarks.images.catalogue.all import chosen
 from benchmarks.images.recipe import Recipe
@@ -40,6 +46,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 CACHE = REPOSITORY / ".cache"
 DOCUMENT = REPOSITORY / "docs/choices.md"
 _MIB = 1 << 20
+_IMAGES = "flask,node,mariadb,postgres,tomcat"
 #: Chunk size and batch size, in KiB.
 SIZES = (
     (1024, 1024),
@@ -56,7 +63,10 @@ SIZES = (
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds, medians. `content` is in bytes, decompressed; `size` that of the gzip layers."""
+    """Seconds, medians. `content` is in bytes, decompressed; `size` that of the gzip layers.
+
+    `cpu` is the conversion's, `registry` that of the server meanwhile.
+    """
 
     image: str
     content: int
@@ -65,6 +75,9 @@ class Speed:
     convert: float
     zstd: float
     estargz: float | None
+    cpu: float
+    registry: float
+    parts: Parts
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,7 @@ class Cost:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m benchmarks convert", description=__doc__)
     top.formatter_class = argparse.RawDescriptionHelpFormatter
-    top.add_argument("--images", metavar="A,B", default="flask,node", help="(default: %(default)s)")
+    top.add_argument("--images", metavar="A,B", default=_IMAGES, help="(default: %(default)s)")
     top.add_argument("--repeats", type=int, default=3, metavar="N")
     what = top.add_mutually_exclusive_group()
     what.add_argument("--sizes", action="store_true", help="chunk and batch sizes instead of speed")
@@ -169,14 +182,17 @@ class _Image:
 
     def speed(self, repeats: int) -> Speed:
         """All three in turn, so that what else the machine does hits all of them."""
-        ours, zstd, theirs = [], [], []
+        ours, cpu, server, zstd, theirs = [], [], [], [], []
         report = self._work / "report.json"
         with containerd(self._work) as address:
             remote = ["ctr-remote", "--address", str(address), "image"]
             run_to_end([*remote, "pull", "--plain-http", self._plain])
             for repeat in range(repeats):
                 target = f"{self._server.host}/nydus-{repeat}:{TAG}"
+                before, servers = _cpu_of_children(), self._server.cpu()
                 ours.append(self._converted(target, report))
+                cpu.append(_cpu_of_children() - before)
+                server.append(self._server.cpu() - servers)
                 zstd.append(
                     _seconds(["zstd", "-3", "--single-thread", "-q", "-f", str(self._tar),
                               "-o", "/dev/null"])
@@ -185,12 +201,20 @@ class _Image:
                     _seconds([*remote, "convert", "--estargz", "--oci", self._plain,
                               f"{self._plain}-{repeat}"])
                 )  # fmt: skip
+        convert, by_zstd, estargz, used, served = map(
+            statistics.median, (ours, zstd, theirs, cpu, server)
+        )
         return Speed(
             self._recipe.name,
             self._tar.stat().st_size,
             self.size,
             json.loads(report.read_text())["target_size"],
-            *map(statistics.median, (ours, zstd, theirs)),
+            convert,
+            by_zstd,
+            estargz,
+            used,
+            served,
+            measured(self._packed, self._tar),
         )
 
     def reference(self, repeats: int) -> Reference:
@@ -246,6 +270,12 @@ class _Image:
         )  # fmt: skip
 
 
+def _cpu_of_children() -> float:
+    """Seconds, of those that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def _seconds(command: Sequence[str]) -> float:
     begun = time.monotonic()
     run_to_end(command)
@@ -263,6 +293,21 @@ def _speeds(rows: Sequence[Speed | Cost | Reference]) -> str:
         lines.append(
             f"{row.image:<10}{row.content / 1e6:>12.0f}{row.nydus_size / row.size:>9.3f}"
             f"{row.content / 1e6 / row.convert:>14.0f}{row.zstd / row.convert:>17.2f}{theirs:>17}"
+        )
+    lines += [
+        "",
+        f"{'seconds':<10}{'gunzip':>8}{'SHA-256':>9}{'BLAKE3':>8}{'zstd':>7}{'sum':>7}"
+        f"{'conversion':>12}{'registry':>10}{'elapsed':>9}{'at best':>9}",
+    ]
+    cores = len(os.sched_getaffinity(0))
+    for row in rows:
+        assert isinstance(row, Speed)
+        parts = row.parts
+        best = row.zstd / ((parts.sum + row.registry) / cores)
+        lines.append(
+            f"{row.image:<10}{parts.gunzip:>8.2f}{parts.hashes:>9.2f}{parts.digests:>8.2f}"
+            f"{parts.zstd:>7.2f}{parts.sum:>7.2f}{row.cpu:>12.2f}{row.registry:>10.2f}"
+            f"{row.convert:>9.2f}{best:>9.2f}"
         )
     return "\n".join(lines)
 

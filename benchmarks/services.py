@@ -7,6 +7,7 @@ under test, not the server.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import time
@@ -42,6 +43,12 @@ class Registry:
 
     host: str
     log: Path
+    pid: int = 0
+
+    def cpu(self) -> float:
+        """Seconds of CPU that the server took so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def traffic(self) -> Traffic:
         """All answers so far, from the registry's own log, which has them when they are over."""
@@ -99,7 +106,7 @@ def serve_registry(work: Path, data: Path, enter: Sequence[str] = ()) -> Iterato
     log = work / f"registry-{port}.log"
     with running([*enter, "docker-registry", "serve", str(configuration)], log) as process:
         _wait(process, log, lambda: "listening on" in log.read_text(errors="replace"))
-        yield Registry(f"127.0.0.1:{port}", log)
+        yield Registry(f"127.0.0.1:{port}", log, process.pid)
 
 
 def _unwrapped(command: Sequence[str]) -> list[str]:

@@ -46,7 +46,8 @@ class LayerStream:
     """The decompressed bytes of `raw`. `offset` counts what was taken so far.
 
     The next blocks are decoded (and hashed) in a thread of `pool`, which has just one, while
-    the caller works on this one. `decode` gives so many bytes of content, if others than ours are to.
+    the caller works on this one. `decode` gives so many bytes of content, if others than
+    ours are to.
     """
 
     def __init__(
