@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import add
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from fs.format import blobmeta, codec, tarheader
+from fs.format import blobmeta, codec, metaentries, tarheader
 from fs.format.blobtable import DEFAULT_CHUNK_SIZE, BlobFeature, BlobRecord, Compressor, Digester
 from fs.format.buffer import Buffer
-from fs.format.chunkrow import ChunkRow
+from fs.format.chunkcolumns import LayerChunks
+from fs.format.chunkrow import ChunkRow, row_of
 from fs.format.contexts import BatchContext, pack_batches
 from fs.format.errors import FormatError, VerifyError
 from fs.format.tree import Chunk
@@ -63,7 +65,7 @@ class Trailer(NamedTuple):
     `blob_meta` is the file `<id>.blob.meta` for caches and the bootstrap layer.
     """
 
-    data: bytes
+    data: bytearray
     record: BlobRecord
     blob_meta: bytes
 
@@ -115,10 +117,16 @@ class _Parts:
         return self._start + len(self.data)
 
     def add(
-        self, name: str, content: bytes, compressor: Compressor, level: int | None = None
+        self,
+        name: str,
+        content: bytes | bytearray,
+        compressor: Compressor,
+        level: int | None = None,
     ) -> int:
         """Append `content`, compressed if that makes it smaller; returns its size then."""
-        stored = codec.compress(compressor, content, level)
+        stored = content
+        if compressor != Compressor.NONE:
+            stored = codec.compress(compressor, content, level)
         if len(stored) >= len(content):
             stored, compressor = content, Compressor.NONE
         digest = hashlib.sha256(content).digest()
@@ -154,10 +162,7 @@ def build_trailer(
     contexts = Contexts(pack_batches(batches), len(batches))
     array, header = _add_chunk_info(parts, chunks, record, contexts)
     if options.inline_digests:
-        content = bytearray()
-        for chunk in chunks:
-            content += chunk.digest
-        parts.close(DIGESTS, parts.add(DIGESTS, bytes(content), Compressor.NONE))
+        parts.close(DIGESTS, parts.add(DIGESTS, _digests(chunks), Compressor.NONE))
     if bootstrap is not None:
         record.features |= BlobFeature.INLINED_FS_META
         parts.close(BOOTSTRAP, parts.add(BOOTSTRAP, bootstrap, Compressor.ZSTD))
@@ -167,7 +172,7 @@ def build_trailer(
     whole = data_sha256.copy()
     whole.update(parts.data)
     record.blob_id = whole.hexdigest()
-    return Trailer(bytes(parts.data), record, blobmeta.write_blob_meta(array, header))
+    return Trailer(parts.data, record, blobmeta.write_blob_meta(array, header))
 
 
 def build_separate(chunks: Sequence[Chunk], record: BlobRecord, contexts: Contexts) -> bytes:
@@ -179,8 +184,7 @@ def build_separate(chunks: Sequence[Chunk], record: BlobRecord, contexts: Contex
     record.features |= BlobFeature.ALIGNED | BlobFeature.SEPARATE | BlobFeature.CHUNK_INFO_V2
     record.features |= BlobFeature.HAS_TAR_HEADER | BlobFeature.HAS_TOC | BlobFeature.CAP_TAR_TOC
     record.chunk_count = len(chunks)
-    end = max((c.uncompressed_offset + c.uncompressed_size for c in chunks), default=0)
-    record.uncompressed_size = end + -end % _BLOCK
+    record.uncompressed_size = _decoded_size(chunks)
     parts = _Parts(0)
     compressor, record.compressor = record.compressor, Compressor.ZSTD
     _add_chunk_info(parts, chunks, record, contexts, _METADATA_LEVEL)
@@ -198,7 +202,6 @@ def _describe(chunks: Sequence[Chunk], options: BlobOptions) -> BlobRecord:
         features |= BlobFeature.INLINED_CHUNK_DIGEST
     if options.chunk_info_v2:
         features |= BlobFeature.CHUNK_INFO_V2
-    end = max((c.uncompressed_offset + c.uncompressed_size for c in chunks), default=0)
     return BlobRecord(
         blob_id="",
         chunk_size=options.chunk_size,
@@ -206,8 +209,22 @@ def _describe(chunks: Sequence[Chunk], options: BlobOptions) -> BlobRecord:
         compressor=options.compressor,
         digester=options.digester,
         features=int(features),
-        uncompressed_size=end + -end % _BLOCK,
+        uncompressed_size=_decoded_size(chunks),
     )
+
+
+def _decoded_size(chunks: Sequence[Chunk]) -> int:
+    if isinstance(chunks, LayerChunks):
+        end = max(map(add, chunks.uncompressed_offsets, chunks.sizes), default=0)
+    else:
+        end = max((c.uncompressed_offset + c.uncompressed_size for c in chunks), default=0)
+    return end + -end % _BLOCK
+
+
+def _digests(chunks: Sequence[Chunk]) -> bytes | bytearray:
+    if isinstance(chunks, LayerChunks):
+        return chunks.digests
+    return bytearray().join([chunk.digest for chunk in chunks])
 
 
 def _add_data_entry(parts: _Parts, size: int, data_sha256: _Hash, uncompressed_size: int) -> None:
@@ -223,11 +240,10 @@ def _add_chunk_info(
     record: BlobRecord,
     contexts: Contexts,
     level: int | None = None,
-) -> tuple[bytes, blobmeta.BlobMetaHeader]:
-    v2 = record.features & BlobFeature.CHUNK_INFO_V2
-    pack = blobmeta.pack_v2 if v2 else blobmeta.pack_v1
-    entries = pack(_rows(chunks))
-    array = entries + contexts.packed
+) -> tuple[bytearray, blobmeta.BlobMetaHeader]:
+    array = _entries(chunks, v2=bool(record.features & BlobFeature.CHUNK_INFO_V2))
+    contexts_offset = len(array)
+    array += contexts.packed
     # The TOC has no number for gzip.
     gzip = record.compressor == Compressor.GZIP
     compressor = Compressor.ZSTD if gzip else Compressor(record.compressor)
@@ -242,7 +258,7 @@ def _add_chunk_info(
         record.ci_offset,
         record.ci_compressed_size,
         record.ci_uncompressed_size,
-        len(entries) if contexts.packed else 0,
+        contexts_offset if contexts.packed else 0,
         len(contexts.packed),
         contexts.number,
     )
@@ -251,22 +267,18 @@ def _add_chunk_info(
     return array, header
 
 
+def _entries(chunks: Sequence[Chunk], *, v2: bool) -> bytearray:
+    if isinstance(chunks, LayerChunks):
+        return metaentries.pack_columns(chunks, v2=v2)
+    pack = metaentries.pack_v2 if v2 else metaentries.pack_v1
+    return bytearray(pack(_rows(chunks)))
+
+
 def _rows(chunks: Iterable[Chunk]) -> Iterable[ChunkRow]:
     for position, chunk in enumerate(chunks):
         if chunk.position != position:
             raise FormatError(f"chunk {chunk.position} stands at position {position}")
-        yield ChunkRow(
-            position,
-            chunk.compressed_offset,
-            chunk.compressed_size,
-            chunk.uncompressed_offset,
-            chunk.uncompressed_size,
-            chunk.flags,
-            chunk.digest,
-            chunk.crc32,
-            chunk.context,
-            chunk.within,
-        )
+        yield row_of(chunk)
 
 
 def _add_toc(parts: _Parts, record: BlobRecord) -> None:

@@ -7,17 +7,16 @@ bootstrap layer it is not, and is padded to 4096. See docs/format.md, "Chunk inf
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
 from fs.format import codec
-from fs.format.blobtable import MAX_CHUNK_SIZE, BlobFeature, BlobRecord
+from fs.format.blobtable import BlobFeature, BlobRecord
 from fs.format.buffer import Buffer
-from fs.format.chunkinfo import IN_A_PIECE, ChunkFlag
 from fs.format.chunkrow import ChunkRow
 from fs.format.errors import FormatError
-from fs.format.tree import NO_CONTEXT
+from fs.format.metaentries import V1_SIZE, V2_SIZE, rows_v1, rows_v2
 
 HEADER_SIZE = 4096
 _MAGIC = 0xB10BB10B
@@ -30,21 +29,6 @@ _MAX_ARRAY = 1 << 30
 # ci_uncompressed_size, contexts_offset, contexts_size, contexts_count
 _HEADER = Struct("<4I5QI")
 _MAGIC_WORD = Struct("<I")
-_V1 = Struct("<2Q")
-_V2 = Struct("<3Q")
-_LOW_20 = 0xFFFFF
-_OFFSET_40 = (1 << 40) - 1
-_BLOCK_OFFSET_44 = ((1 << 44) - 1) & ~0xFFF
-
-_COMPRESSED, _HAS_CRC32 = int(ChunkFlag.COMPRESSED), int(ChunkFlag.HAS_CRC32)
-# Plain numbers: arithmetic with those of an enumeration takes ten times as long.
-_V2_FLAGS = {
-    0x01: int(ChunkFlag.COMPRESSED),
-    0x02: int(ChunkFlag.ZRAN),
-    0x04: int(ChunkFlag.BATCH),
-    0x08: int(ChunkFlag.ENCRYPTED),
-    0x10: int(ChunkFlag.HAS_CRC32),
-}
 
 
 class BlobMetaHeader(NamedTuple):
@@ -65,7 +49,7 @@ class BlobMetaHeader(NamedTuple):
 
     @property
     def entry_size(self) -> int:
-        return _V2.size if self.features & BlobFeature.CHUNK_INFO_V2 else _V1.size
+        return V2_SIZE if self.features & BlobFeature.CHUNK_INFO_V2 else V1_SIZE
 
     def pack(self) -> bytes:
         fields = _HEADER.pack(_MAGIC, *self)
@@ -94,81 +78,6 @@ def unpack_header(data: Buffer, name: str) -> BlobMetaHeader:
     return header
 
 
-def pack_v1(rows: Iterable[ChunkRow]) -> bytes:
-    """The array of `rows`, which are in the order of their positions."""
-    packed = bytearray()  # millions of small objects would outlive their use in memory
-    for row in rows:
-        packed += _V1.pack(*_entry_v1(row))
-    return bytes(packed)
-
-
-def _entry_v1(row: ChunkRow) -> tuple[int, int]:
-    if row.flags & IN_A_PIECE:
-        raise FormatError(f"chunk {row.position} needs chunk information v2")
-    _check_fits(row, MAX_CHUNK_SIZE)
-    usize, csize = row.uncompressed_size - 1, row.compressed_size - 1
-    first = (usize & _LOW_20) << 44 | row.uncompressed_offset | usize >> 20 << 8
-    second = (csize & _LOW_20) << 44 | csize >> 20 << 40 | row.compressed_offset
-    return first, second
-
-
-def pack_v2(rows: Iterable[ChunkRow]) -> bytes:
-    """As `pack_v1`; keeps the flags, and the crc32 or the place in a piece that go with them."""
-    packed = bytearray()
-    for row in rows:
-        packed += _V2.pack(*_entry_v2(row))
-    return bytes(packed)
-
-
-def _entry_v2(row: ChunkRow) -> tuple[int, int, int]:
-    _check_fits(row, MAX_CHUNK_SIZE - 1)
-    flags = sum(bit for bit, flag in _V2_FLAGS.items() if row.flags & flag)
-    first = flags << 56 | row.uncompressed_size - 1 << 32 | row.uncompressed_offset >> 12
-    data = row.context << 32 | row.within if row.flags & IN_A_PIECE else row.crc32
-    return first, row.compressed_size << 40 | row.compressed_offset, data
-
-
-def _check_fits(row: ChunkRow, max_compressed: int) -> None:
-    smallest = 0 if row.flags & IN_A_PIECE else 1
-    if (
-        not 0 < row.uncompressed_size <= MAX_CHUNK_SIZE
-        or not smallest <= row.compressed_size <= max_compressed
-        or row.uncompressed_offset & ~_BLOCK_OFFSET_44
-        or not 0 <= row.compressed_offset <= _OFFSET_40
-    ):
-        raise FormatError(f"chunk {row.position} does not fit into chunk information")
-
-
-def _rows_v1(array: memoryview) -> Iterator[ChunkRow]:
-    for position, (first, second) in enumerate(_V1.iter_unpack(array)):
-        usize = (first >> 44) + (first >> 8 & 0xF) * (1 << 20) + 1
-        csize = (second >> 44) + (second >> 40 & 0xF) * (1 << 20) + 1
-        flags = _COMPRESSED if csize != usize else 0
-        yield ChunkRow(
-            position, second & _OFFSET_40, csize, first & _BLOCK_OFFSET_44, usize, flags, b""
-        )
-
-
-def _rows_v2(array: memoryview) -> Iterator[ChunkRow]:
-    names = {bits: sum(flag for bit, flag in _V2_FLAGS.items() if bits & bit) for bits in range(32)}
-    for position, (first, second, data) in enumerate(_V2.iter_unpack(array)):
-        flags = names.get(first >> 56)
-        if flags is None:
-            raise FormatError(f"chunk {position} has unknown flags {first >> 56:#x}")
-        yield ChunkRow(
-            position,
-            second & _OFFSET_40,
-            second >> 40,
-            (first & 0xFFFFFFFF) << 12,
-            (first >> 32 & 0xFFFFFF) + 1,
-            flags,
-            b"",
-            data & 0xFFFFFFFF if flags & _HAS_CRC32 else 0,
-            data >> 32 if flags & IN_A_PIECE else NO_CONTEXT,
-            data & 0xFFFFFFFF if flags & IN_A_PIECE else 0,
-        )
-
-
 def chunk_rows(array: Buffer, header: BlobMetaHeader, where: str) -> Iterator[ChunkRow]:
     """The entries of an uncompressed array as they stand, by position."""
     size = header.ci_entries * header.entry_size
@@ -176,7 +85,7 @@ def chunk_rows(array: Buffer, header: BlobMetaHeader, where: str) -> Iterator[Ch
         raise FormatError(f"{len(array)} bytes of chunk information, expected {size}", where)
     entries = memoryview(array)[:size]
     v2 = header.features & BlobFeature.CHUNK_INFO_V2
-    return _rows_v2(entries) if v2 else _rows_v1(entries)
+    return rows_v2(entries) if v2 else rows_v1(entries)
 
 
 def chunk_info_range(blob: BlobRecord) -> tuple[int, int]:
@@ -198,9 +107,9 @@ def read_chunk_info(data: Buffer, blob: BlobRecord) -> tuple[BlobMetaHeader, byt
     return header, codec.decompress(blob.ci_compressor, array, blob.ci_uncompressed_size, where)
 
 
-def write_blob_meta(array: bytes, header: BlobMetaHeader) -> bytes:
+def write_blob_meta(array: bytes | bytearray, header: BlobMetaHeader) -> bytes:
     """The file `<id>.blob.meta`: the uncompressed array, padded, then the header."""
-    return array + bytes(-len(array) % _PADDING) + header.pack()
+    return b"".join([array, bytes(-len(array) % _PADDING), header.pack()])
 
 
 def read_blob_meta(data: Buffer, name: str) -> tuple[BlobMetaHeader, memoryview]:

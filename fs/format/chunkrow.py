@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fs.format.chunkinfo import ChunkInfo
-from fs.format.tree import NO_CONTEXT
+from fs.format.tree import NO_CONTEXT, Chunk
 
 DIGEST_SIZE = 32
 
@@ -43,3 +43,19 @@ class ChunkRow(NamedTuple):
             info.digest,
             info.crc32,
         )
+
+
+def row_of(chunk: Chunk) -> ChunkRow:
+    """The row of a chunk as a tree has it."""
+    return ChunkRow(
+        chunk.position,
+        chunk.compressed_offset,
+        chunk.compressed_size,
+        chunk.uncompressed_offset,
+        chunk.uncompressed_size,
+        chunk.flags,
+        chunk.digest,
+        chunk.crc32,
+        chunk.context,
+        chunk.within,
+    )

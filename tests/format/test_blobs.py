@@ -17,7 +17,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fs.format import blobfile, blobmeta, chunkmap, codec, tarheader
+from fs.format import blobfile, blobmeta, chunkmap, codec, metaentries, tarheader
 from fs.format.blobfile import BlobOptions
 from fs.format.blobtable import (
     MAX_CHUNK_SIZE,
@@ -138,7 +138,7 @@ def header_for(array: bytes, count: int, features: int) -> blobmeta.BlobMetaHead
 
 @given(st.lists(rows, max_size=20))
 def test_chunk_information_v1_gives_back_its_rows(given_rows: list[ChunkRow]) -> None:
-    array = blobmeta.pack_v1(given_rows)
+    array = metaentries.pack_v1(given_rows)
     found = list(blobmeta.chunk_rows(array, header_for(array, len(given_rows), 1), "v1"))
     expected = [
         row._replace(position=index, flags=int(row.compressed_size != row.uncompressed_size))
@@ -157,7 +157,7 @@ def test_chunk_information_v2_gives_back_its_rows(drawn: list[tuple[ChunkRow, bo
         )
         for index, (row, compressed, crc32) in enumerate(drawn)
     ]
-    array = blobmeta.pack_v2(given_rows)
+    array = metaentries.pack_v2(given_rows)
     header = header_for(array, len(given_rows), BlobFeature.CHUNK_INFO_V2)
     assert list(blobmeta.chunk_rows(array, header, "v2")) == given_rows
 

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from fs.format.blobtable import BlobRecord
 from fs.format.chunkcolumns import LayerChunks, file_chunks
+from fs.format.chunkrow import row_of
 from fs.format.errors import FormatError
+from fs.format.metaentries import pack_columns, pack_v1, pack_v2
 from fs.format.tree import HOLE, Node
 from tests.format.drawn import images
 from tests.format.images import BlobBuilder, Image, new_image
@@ -107,3 +109,55 @@ def test_the_same_chunk_at_two_places_is_refused() -> None:
     assert record.chunk_count == 1
     with pytest.raises(FormatError, match="blob 0 has the same chunk at two places"):
         image.pack()
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> LayerChunks:
+    table = LayerChunks()
+    for number in range(draw(st.integers(0, 20))):
+        table.append(bytes(32), draw(st.integers(1, 16 << 20)))
+        table.flags[number] = draw(st.sampled_from([0, 1, 4, 9]))
+        is_batched = table.flags[number] & 8
+        table.compressed_sizes[number] = draw(st.integers(not is_batched, (16 << 20) - 1))
+        table.compressed_offsets[number] = draw(st.integers(0, (1 << 40) - 1))
+        table.uncompressed_offsets[number] = draw(st.integers(0, (1 << 32) - 1)) << 12
+        if is_batched:
+            table.contexts[number] = draw(st.integers(0, 1 << 20))
+            table.withins[number] = draw(st.integers(0, 16 << 20))
+    return table
+
+
+@given(tables())
+def test_columns_become_entries_as_rows_do(table: LayerChunks) -> None:
+    rows = list(map(row_of, table))
+    assert pack_columns(table, v2=True) == pack_v2(rows)
+    if not any(flags & 8 for flags in table.flags):
+        assert pack_columns(table, v2=False) == pack_v1(rows)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("sizes", 0),
+        ("sizes", (16 << 20) + 1),
+        ("compressed_sizes", 0),
+        ("compressed_sizes", 16 << 20),
+        ("compressed_offsets", 1 << 40),
+        ("uncompressed_offsets", 100),
+        ("uncompressed_offsets", 1 << 44),
+    ],
+)
+def test_entries_that_do_not_fit_are_refused(column: str, value: int) -> None:
+    table = LayerChunks()
+    for _ in range(2):
+        table.compressed_sizes[table.append(bytes(32), 1)] = 1
+    getattr(table, column)[1] = value
+    with pytest.raises(FormatError, match="chunk 1 does not fit into chunk information"):
+        pack_columns(table, v2=True)
+
+
+def test_v1_entries_name_no_pieces() -> None:
+    table = LayerChunks()
+    table.flags[table.append(bytes(32), 1)] = 9
+    with pytest.raises(FormatError, match="chunk 0 needs chunk information v2"):
+        pack_columns(table, v2=False)

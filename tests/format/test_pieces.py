@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from isal import isal_zlib
 
-from fs.format import blobmeta, codec
+from fs.format import blobmeta, codec, metaentries
 from fs.format.blobtable import BlobFeature, BlobRecord, Compressor
 from fs.format.chunkinfo import ChunkFlag
 from fs.format.chunkplaces import placed
@@ -203,7 +203,7 @@ def array_of(table: ChunkTable, flag: int, places: Iterable[tuple[int, int]], re
         table.row(number)._replace(flags=1 | flag, context=context, within=within)
         for number, (context, within) in enumerate(places)
     ]
-    return blobmeta.pack_v2(rows) + rest
+    return metaentries.pack_v2(rows) + rest
 
 
 def header_of(array: bytes, count: int, features: int, contexts: int) -> blobmeta.BlobMetaHeader:
@@ -265,7 +265,7 @@ def test_chunks_of_a_piece_that_contradict_each_other(
         for number, ((context, within), end) in enumerate(zip(places, ends, strict=True))
     ]
     size = 150 if ends == (0, 0) else 200
-    array = blobmeta.pack_v2(rows) + pack_batches([BatchContext(50, size)])
+    array = metaentries.pack_v2(rows) + pack_batches([BatchContext(50, size)])
     with pytest.raises(FormatError, match="contradict"):
         placed(table, array, header_of(array, 2, BATCH, 1), blob, "test")
 
