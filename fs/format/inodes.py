@@ -8,6 +8,7 @@ what the format cannot hold. See docs/format.md, "Inode numbers" and "Placing in
 
 from __future__ import annotations
 
+import mmap
 import struct
 import sys
 from array import array
@@ -21,8 +22,7 @@ from fs.format.filecontents import FileContents
 from fs.format.tree import Node
 
 _INO_MAX = 0xFFFFFFFF
-#: The area grows by so much at a time.
-_GROWTH = 1 << 20
+_START_SIZE = 64 << 10
 _NLINK_OFFSET = 44
 _NLINK = struct.Struct("<I")
 _NID = struct.Struct("<Q")
@@ -67,7 +67,7 @@ class _Shared:
 
 
 class Inodes:
-    """`data` is the metadata area from the root inode on, `end` where it ends from its start on.
+    """`end` is where the metadata area ends, counted from its start.
 
     `meta` is where the area starts in the image. Of `wanted`, nodes of the tree, `find` knows
     the places.
@@ -76,7 +76,8 @@ class Inodes:
     def __init__(
         self, contents: FileContents, block_size: int, meta: int, wanted: Iterable[Node] = ()
     ) -> None:
-        self.data = bytearray()
+        # Grows without being copied, as blocks of the allocator would be.
+        self._data = mmap.mmap(-1, _START_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         #: Names in the tree, the root included: what the superblock counts as inodes.
         self.name_count = 1
         self.root_nid = 0
@@ -90,7 +91,7 @@ class Inodes:
         self._directories: dict[int, _Directory] = {}
 
     def write(self, root: Node, root_ino: int) -> None:
-        """Fill `data`. FormatError, naming the path, for what does not fit."""
+        """Fill the area. FormatError, naming the path, for what does not fit."""
         if root.mode >> 12 & 15 != 4:
             raise FormatError("the root is no directory", "/")
         top = self._new_directory(_Directory(root, None, b"", root_ino))
@@ -99,20 +100,20 @@ class Inodes:
             directory = pending.pop()
             try:
                 below = self._write_directory(directory)
-            except struct.error as error:
-                raise FormatError(
-                    f"a number is out of range ({error})", directory.path()
-                ) from error
-            except FormatError as error:
+            except (struct.error, FormatError) as error:
                 raise _placed(error, directory.path()) from error
             pending.extend(reversed(below))
         self.root_nid = top.nid
         for node, shared in self._shared.values():
             if not node.nlink:
                 start = shared.nid * erofs.SLOT_SIZE - START
-                _NLINK.pack_into(self.data, start + _NLINK_OFFSET, shared.names)
+                _NLINK.pack_into(self._data, start + _NLINK_OFFSET, shared.names)
         self._grow(self.end - START)
-        del self.data[self.end - START :]
+
+    @property
+    def data(self) -> memoryview:
+        """The metadata area from the root inode on."""
+        return memoryview(self._data)[: self.end - START]
 
     @property
     def end(self) -> int:
@@ -154,7 +155,7 @@ class Inodes:
     def _settle(self, directory: _Directory, nid: int) -> None:
         directory.nid = nid
         if directory.parent:
-            _NID.pack_into(self.data, directory.record, nid)
+            _NID.pack_into(self._data, directory.record, nid)
         if id(directory.node) in self._wanted:
             self._wanted[id(directory.node)] = nid
 
@@ -212,10 +213,10 @@ class Inodes:
         if index and not node.xattrs:
             offset = self._allocator.place_file(_SINGLE.size)
             start = offset - START
-            if start + _SINGLE.size > len(self.data):
+            if start + _SINGLE.size > len(self._data):
                 self._grow(start + _SINGLE.size)
             _SINGLE.pack_into(
-                self.data, start, _SINGLE_FORMAT, 0, node.mode, node.size,
+                self._data, start, _SINGLE_FORMAT, 0, node.mode, node.size,
                 self._contents.single_format, ino, node.uid, node.gid,
                 node.mtime, node.mtime_nsec, node.nlink or 1, index,
             )  # fmt: skip
@@ -238,7 +239,7 @@ class Inodes:
         )
         start = offset - START + size
         self._grow(start + len(packed))
-        self.data[start : start + len(packed)] = packed
+        self._data[start : start + len(packed)] = packed
         return offset // erofs.SLOT_SIZE
 
     def _write_other(self, node: Node, kind: int, ino: int) -> int:
@@ -268,7 +269,7 @@ class Inodes:
         attributes: bytes,
         data: bytes | bytearray,
     ) -> int:
-        """An inode with data among the metadata. Returns where in `data` its tail stands."""
+        """An inode with data among the metadata. Returns where in the area its tail stands."""
         layout = erofs.FLAT_INLINE if place.inline else erofs.FLAT_PLAIN
         address = (self._meta + place.data_offset) // self._block_size
         end = self._pack(place.offset, layout, node, len(data), address, ino, nlink, attributes)
@@ -276,11 +277,11 @@ class Inodes:
         whole = len(data) - tail
         if tail:
             self._grow(end + tail)
-            self.data[end : end + tail] = data[whole:]
+            self._data[end : end + tail] = data[whole:]
         if whole:
             start = place.data_offset - START
             self._grow(start + whole)
-            self.data[start : start + whole] = data[:whole]
+            self._data[start : start + whole] = data[:whole]
         return end
 
     def _tail(self, place: Place, size: int) -> int:
@@ -297,16 +298,16 @@ class Inodes:
         nlink: int,
         attributes: bytes,
     ) -> int:
-        """Write an inode and its attributes; returns the place after them in `data`."""
+        """Write an inode and its attributes; returns the place after them in the area."""
         start = offset - START
         end = start + erofs.INODE_EXTENDED.size + len(attributes)
         self._grow(end)
         erofs.INODE_EXTENDED.pack_into(
-            self.data, start, layout << 1 | 1, xattrs.count_of(len(attributes)), node.mode, size, u,
-            ino, node.uid, node.gid, node.mtime, node.mtime_nsec, nlink,
+            self._data, start, layout << 1 | 1, xattrs.count_of(len(attributes)), node.mode,
+            size, u, ino, node.uid, node.gid, node.mtime, node.mtime_nsec, nlink,
         )  # fmt: skip
         if attributes:
-            self.data[end - len(attributes) : end] = attributes
+            self._data[end - len(attributes) : end] = attributes
         return end
 
     def _attributes(self, node: Node) -> bytes:
@@ -316,8 +317,8 @@ class Inodes:
         return xattrs.pack(node.xattrs, "")
 
     def _grow(self, size: int) -> None:
-        if size > len(self.data):
-            self.data += bytes(max(_GROWTH, size - len(self.data)))
+        if size > len(self._data):
+            self._data.resize(max(size, 2 * len(self._data)))
 
 
 def _sorted_names(directory: _Directory) -> list[bytes]:
