@@ -8,12 +8,18 @@ Blobs of which the merged tree shows nothing are left out first, and share nothi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from struct import Struct
 from typing import NamedTuple
 
-from fs.format.chunkcolumns import DIGEST_SIZE, FileChunks, LayerChunks
+from fs.format.chunkcolumns import FileChunks, LayerChunks
 from fs.format.tree import Node
 from nydusify.blobs.unused import inodes
+
+#: So much of a digest is one small object.
+_KEY = Struct("<Q24x")
+_KEY_MASK = (1 << 56) - 1
 
 
 class Shared(NamedTuple):
@@ -27,18 +33,23 @@ class News:
     """Tells of each of so many layers, from the lowest up, whether it has chunks of its own."""
 
     def __init__(self, layers: int) -> None:
-        self._seen: set[bytes] = set()
+        self._seen: set[int] = set()
         self._first, self._left = True, layers
 
     def has(self, table: LayerChunks) -> bool:
         first, self._first = self._first, False
         self._left -= 1
-        digests = table.digests
-        starts = range(0, len(digests), DIGEST_SIZE)
-        fresh = first or any(bytes(digests[at : at + 16]) not in self._seen for at in starts)
+        fresh = first or not self._seen.issuperset(_keys(table))
         if self._left:
-            self._seen.update(bytes(digests[at : at + 16]) for at in starts)
+            self._seen.update(_keys(table))
+        else:
+            self._seen.clear()
         return fresh
+
+
+def _keys(table: LayerChunks) -> Iterator[int]:
+    """Of each chunk a part of its digest: what is found by it is compared, or of no harm."""
+    return (key & _KEY_MASK for (key,) in _KEY.iter_unpack(table.digests))
 
 
 class Sharing:
@@ -52,7 +63,10 @@ class Sharing:
         self, root: Node, layers: Sequence[LayerChunks], others: Sequence[LayerChunks]
     ) -> None:
         visible = _visible(root, [*layers, *others])
-        self._known: dict[bytes, tuple[LayerChunks, int]] = {}
+        #: Chunks of the tables in `_offered`, counted from the first of them all.
+        self._known: dict[int, int] = {}
+        self._offered: list[LayerChunks] = []
+        self._starts = [0]
         self.used: list[LayerChunks] = []
         self.shared: list[Shared] = []
         for number, table in enumerate(layers):
@@ -72,20 +86,24 @@ class Sharing:
         count = size = 0
         if not self._known:
             return Shared(0, 0)
-        for number, shown in enumerate(visible):
-            if not shown:
+        for number, (shown, key) in enumerate(zip(visible, _keys(table), strict=True)):
+            place = self._known.get(key) if shown else None
+            if place is None:
                 continue
-            digest = table.digest(number)
-            found = self._known.get(digest[:16])
-            if found is not None and found[0].digest(found[1]) == digest:
+            which = bisect_right(self._starts, place) - 1
+            found = self._offered[which], place - self._starts[which]
+            if found[0].digest(found[1]) == table.digest(number):
                 table.elsewhere[number] = found
                 count += 1
                 size += table.sizes[number]
         return Shared(count, size)
 
     def _offer(self, table: LayerChunks) -> None:
-        for number in range(len(table)):
-            self._known.setdefault(table.digest(number)[:16], (table, number))
+        known = self._known
+        for place, key in enumerate(_keys(table), self._starts[-1]):
+            known.setdefault(key, place)
+        self._offered.append(table)
+        self._starts.append(self._starts[-1] + len(table))
 
 
 def _visible(root: Node, tables: Sequence[LayerChunks]) -> dict[int, bytearray]:

@@ -156,7 +156,9 @@ def _packed_columns(chunks: LayerChunks) -> dict[str, bytes]:
 
 
 def _nodes(layer: Layer, numbers: dict[int, int]) -> Iterator[list[Any]]:
-    """The nodes' arrays; `numbers` gets the number of each node."""
+    """The nodes' arrays; `numbers` gets the numbers of those that are referred to again."""
+    linked = {id(link.node) for link in layer.foreign_links.values()}
+    count = 0
     pending: list[tuple[int | None, bytes, Node]] = [(0, b"", layer.root)]
     lost = deque(layer.foreign_links.values())
     while pending or lost:
@@ -170,7 +172,9 @@ def _nodes(layer: Layer, numbers: dict[int, int]) -> Iterator[list[Any]]:
         if known is not None:
             yield [parent, name, known]
             continue
-        number = numbers[id(node)] = len(numbers)
+        number, count = count, count + 1
+        if node.nlink != 1 or id(node) in linked:
+            numbers[id(node)] = number
         marks = _IMPLIED * (node in layer.implied)
         marks |= _LISTED_LATE * (node in layer.listed_late) | _OPAQUE * (node in layer.opaque)
         yield [

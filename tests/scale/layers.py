@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,11 +17,16 @@ _NAME = 100  # bytes of the name field
 _CHECKSUM = slice(148, 156)
 
 
-def write_files(out: BinaryIO, names: Iterable[bytes], size: int) -> None:
-    """Regular files of `size` bytes each, `content(name, size)` inside."""
+def write_files(
+    out: BinaryIO,
+    names: Iterable[bytes],
+    size: int,
+    fill: Callable[[bytes, int], bytes] | None = None,
+) -> None:
+    """Regular files of `size` bytes each, `content(name, size)` inside, or what `fill` gives."""
     template = _header("", size)
     for name in names:
-        data = content(name, size)
+        data = (fill or content)(name, size)
         out.write(_named(template, name) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
 
 
