@@ -68,6 +68,15 @@ def resolve_image(
     raise FormatError("indexes are nested too deep", source.name)
 
 
+def image_at(source: DocumentSource, descriptor: Descriptor) -> Image:
+    """The image whose manifest is `descriptor`; FormatError if it is none of one image."""
+    where = f"{source.name}: {descriptor.digest}"
+    document = parse_manifest(source.read_manifest(descriptor), descriptor.media_type, where)
+    if not isinstance(document, Manifest):
+        raise FormatError("is an index, where one image is wanted", where)
+    return _with_config(source, document, descriptor, None)
+
+
 def images_below(source: DocumentSource, top: Manifest | Index) -> list[Image]:
     """All plain images, each with its entry of the index as descriptor, for whatever platform.
 

@@ -37,12 +37,13 @@ def tree_of_layers(layers: Iterable[SourceLayer], progress: Progress) -> Node:
         progress.step(f"reading layer {number}", source.size)
         layer = Layer(source.name)
         with source.open(progress.advance) as entries:
-            _read_layer(entries, layer)
+            read_layer(entries, layer)
         apply(root, layer.finish())
     return root
 
 
-def _read_layer(entries: Entries, layer: Layer) -> None:
+def read_layer(entries: Entries, layer: Layer) -> None:
+    """Put all entries into `layer`, the content of each file as one chunk."""
     for entry in entries:
         node = layer.add(entry)
         if node is not None:

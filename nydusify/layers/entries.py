@@ -7,7 +7,7 @@ links to its first. Contents are read, and verified, as they are asked for.
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from fs.format.bootstrap import Inode
 from fs.format.errors import FormatError
@@ -23,6 +23,7 @@ _HOLE = 4096
 class TreeEntries:
     """As nydusify.layers.sources.Entries. `wanted` says of a path whether it is to be an entry.
 
+    `listed` are the image's paths with their inodes, if not all of them in their order.
     The first wanted name of an inode is the file, the others are links to it.
     `advance` is told of the bytes read.
     """
@@ -32,7 +33,9 @@ class TreeEntries:
         contents: Contents,
         advance: Callable[[int], None] = lambda size: None,
         wanted: Callable[[bytes], bool] = lambda path: True,
+        listed: Iterable[tuple[bytes, Inode]] | None = None,
     ) -> None:
+        self._listed = listed
         self._contents = contents
         self._advance = advance
         self._wanted = wanted
@@ -41,7 +44,8 @@ class TreeEntries:
 
     def __iter__(self) -> Iterator[Entry]:
         first: dict[int, bytes] = {}
-        for path, inode in paths(self._contents):
+        listed = paths(self._contents) if self._listed is None else self._listed
+        for path, inode in listed:
             if not self._wanted(path):
                 continue
             known = first.setdefault(inode.nid, path)

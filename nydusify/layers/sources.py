@@ -116,7 +116,7 @@ def open_sources(place: str, selection: Selection, options: StoreOptions) -> Ite
         yield Source([_single(place, Path(path), next(iter(selection.platforms), None))])
         return
     with closing(open_reader(place, options)) as reader:
-        images = [_stored_image(reader, image) for image in _select(reader, selection)]
+        images = [stored_image(reader, image) for image in _select(reader, selection)]
         yield Source(images, reader)
 
 
@@ -159,7 +159,8 @@ def _single(place: str, path: Path, platform: Platform | None) -> SourceImage:
     return SourceImage(place, [layer], platform, platform.to_json())
 
 
-def _stored_image(reader: ImageReader, image: Image) -> SourceImage:
+def stored_image(reader: ImageReader, image: Image) -> SourceImage:
+    """An ordinary image of `reader`; FormatError if it cannot be converted."""
     manifest, config = image.manifest, image.config
     if is_nydus(manifest):
         raise FormatError("is a Nydus image already", reader.name)

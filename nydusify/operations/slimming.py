@@ -106,7 +106,7 @@ def slim(
             layer = make_layer(entries, work / "layer.tar", "gzip" if plain else "none")
             document, annotations = opened.image.config.document, opened.image.manifest.annotations
             manifest, size = publish_plain(
-                layer, document, annotations, writer, progress, _CREATED_BY
+                [layer], document, annotations, writer, progress, _CREATED_BY
             )
         digest, name = manifest.digest, writer.name
         if not plain:

@@ -1,10 +1,10 @@
-"""Ordinary OCI images of one layer, made from the entries of a tree. Deterministic."""
+"""Ordinary OCI images, whose layers are made from the entries of a tree. Deterministic."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -27,15 +27,19 @@ from nydusify.report import Progress
 
 _TYPES = {"gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD, "none": OCI_LAYER}
 COMPRESSIONS = tuple(_TYPES)
+_BOOTSTRAP = "Nydus Bootstrap Layer"
 
 
 class PlainLayer(NamedTuple):
-    """A layer as a file. `left_out` are the sockets that a layer cannot have."""
+    """A layer as a file; without `path` it is at the target. `left_out` are the sockets that a
+    layer cannot have. `is_own`: the source's history does not tell of it.
+    """
 
-    path: Path
+    path: Path | None
     descriptor: Descriptor
     diff_id: str
-    left_out: int
+    left_out: int = 0
+    is_own: bool = True
 
 
 class Hashing:
@@ -103,7 +107,7 @@ def _as_file(sink: Hashing) -> Any:  # noqa: ANN401 - all that is called is writ
 
 
 def publish_plain(
-    layer: PlainLayer,
+    layers: Sequence[PlainLayer | None],
     config: Mapping[str, Any],
     annotations: Mapping[str, str],
     writer: ImageWriter,
@@ -112,41 +116,56 @@ def publish_plain(
 ) -> tuple[Descriptor, int]:
     """Push the image, the tag last. Returns the manifest's descriptor and the image's size.
 
-    What `config` tells of layers is replaced; its history stays, without layers of its own.
+    `layers` are from the lowest up; None is one that the history tells of, and that is not. What
+    `config` tells of layers is replaced; its history stays, without layers of its own if it does
+    not tell of these.
     """
-    progress.step("pushing layer", layer.descriptor.size)
-    writer.push_blob(layer.descriptor, layer.path, progress.advance)
-    raw_config = _json(_config(config, layer.diff_id, created_by))
+    there = [layer for layer in layers if layer is not None]
+    for layer in there:
+        if layer.path is not None:
+            progress.step("pushing layer", layer.descriptor.size)
+            writer.push_blob(layer.descriptor, layer.path, progress.advance)
+    raw_config = _json(
+        {
+            **{key: value for key, value in config.items() if key not in ("history", "rootfs")},
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in there]},
+            "history": _history(config, layers, created_by),
+        }
+    )
     described = describe(raw_config, OCI_CONFIG)
     writer.push_blob(described, raw_config)
     document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "config": described.to_json(),
-        "layers": [layer.descriptor.to_json()],
+        "layers": [layer.descriptor.to_json() for layer in there],
     }
     if annotations:
         document["annotations"] = dict(annotations)
     raw = _json(document)
     manifest = writer.push_manifest(raw, OCI_MANIFEST, tag=True)
-    return manifest, len(raw) + described.size + layer.descriptor.size
+    size = sum(layer.descriptor.size for layer in there)
+    return manifest, len(raw) + described.size + size
 
 
-def _config(config: Mapping[str, Any], diff_id: str, created_by: str) -> dict[str, Any]:
-    told = config.get("history") or ()
-    history = [
-        {**entry, "empty_layer": True}
-        for entry in told
-        if isinstance(entry, dict) and entry.get("comment") != "Nydus Bootstrap Layer"
+def _history(
+    config: Mapping[str, Any], layers: Sequence[PlainLayer | None], created_by: str
+) -> list[dict[str, Any]]:
+    entries = [
+        dict(entry)
+        for entry in config.get("history") or ()
+        if isinstance(entry, dict) and entry.get("comment") != _BOOTSTRAP
     ]
+    filled = [entry for entry in entries if not entry.get("empty_layer")]
+    told = [layer for layer in layers if layer is None or not layer.is_own]
+    fits = len(filled) == len(told)
+    for entry, layer in zip(filled, told if fits else [None] * len(filled), strict=True):
+        if layer is None:
+            entry["empty_layer"] = True
     own: dict[str, Any] = {"created_by": created_by}
     if isinstance(config.get("created"), str):
         own = {"created": config["created"], **own}
-    return {
-        **{key: value for key, value in config.items() if key not in ("history", "rootfs")},
-        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-        "history": [*history, own],
-    }
+    return entries + [own for layer in layers if layer and (layer.is_own or not fits)]
 
 
 def _json(document: object) -> bytes:

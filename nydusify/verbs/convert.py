@@ -53,7 +53,7 @@ def _reverse(arguments: argparse.Namespace) -> None:
 
     from nydusify.images.opened import ImagePlace
     from nydusify.interruption import Unwinding
-    from nydusify.operations.reverse import reverse
+    from nydusify.operations.reverse import ReverseOptions, reverse
     from nydusify.report import open_progress
     from nydusify.verbs.convert_options import convert_options
 
@@ -75,8 +75,10 @@ def _reverse(arguments: argparse.Namespace) -> None:
                 options.target,
                 options.target_store,
                 unwinding,
-                compression=arguments.layer_compression,
-                work_dir=options.work_dir,
+                ReverseOptions(
+                    arguments.layer_compression, arguments.single_layer, options.work_dir
+                ),
+                _say,
             )
     if arguments.output_json:
         arguments.output_json.write_text(json.dumps(asdict(report), indent=2) + "\n")

@@ -212,14 +212,16 @@ def _add_reverse(group: argparse._ArgumentGroup) -> None:
     add(
         "--reverse",
         action="store_true",
-        help="make an ordinary OCI image, of one layer, of a Nydus image",
+        help="make an ordinary OCI image of a Nydus image: its original where that is beside it,"
+        " else a layer for each blob",
     )
     add(
         "--layer-compression",
         default="gzip",
         choices=("gzip", "zstd", "none"),
-        help="of the layer that --reverse makes (default: %(default)s)",
+        help="of layers that --reverse makes (default: %(default)s)",
     )
+    add("--single-layer", action="store_true", help="have --reverse make one layer of all files")
     add("--source-backend-type", metavar="TYPE", help="where the source's blobs are, if elsewhere")
     add(
         "--source-backend-config",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -10,14 +11,17 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fs.registry.store import open_reader
+from fs.registry.mediatypes import OCI_MANIFEST
+from fs.registry.store import open_reader, open_writer
 from nydusify.cli import main
 from tests.nydusify.images import pull
-from tests.parts.layers import expected_tree, overlay_of, unlike, with_least_names
+from tests.parts.layers import LayerTar, expected_tree, overlay_of, unlike, with_least_names
 from tests.parts.plain import write_plain_image
+from tests.parts.registry import Registry
 from tests.parts.stacks import UPPERS, base
 from tests.parts.trees import Entry, scan
 
@@ -153,7 +157,7 @@ def test_plain_images_and_full_directories_are_refused(
 def test_reverse(images: Path, stack: list[bytes], compression: str, tmp_path: Path) -> None:
     words = ["convert", "--reverse", "--source", f"oci:{images}:nydus"]
     words += ["--target", f"oci:{tmp_path}/o:t", "--layer-compression", compression]
-    assert main(words) == 0
+    assert main([*words, "--single-layer"]) == 0
     reader = open_reader(f"oci:{tmp_path}/o:t")
     image = reader.resolve()
     plain = open_reader(f"oci:{images}:plain").resolve()
@@ -168,6 +172,90 @@ def test_reverse(images: Path, stack: list[bytes], compression: str, tmp_path: P
     history = image.config.document["history"]
     assert [entry for entry in history if not entry.get("empty_layer")] == [history[-1]]
     assert layer.size == len(reader.read_blob(layer, 1 << 30))
+
+
+def assert_same(place: str, stack: list[bytes], work: Path) -> None:
+    """Seen by the kernel's overlayfs, as containerd would unpack it."""
+    reader = open_reader(place)
+    tars = [gzip.decompress(reader.read_blob(layer, 1 << 30))
+            for layer in reader.resolve().manifest.layers]  # fmt: skip
+    found, expected = overlay_tree(tars, work / "found"), overlay_tree(stack, work / "expected")
+    assert unlike(expected, found) == []
+
+
+def reversed_(source: str, target: str, tmp_path: Path, *more: str) -> Any:  # noqa: ANN401 - JSON
+    report = tmp_path / "report.json"
+    words = ["convert", "--reverse", "--source", source, "--target", target]
+    assert main([*words, "--output-json", str(report), *more]) == 0
+    return json.loads(report.read_text())
+
+
+def test_a_layer_for_each_blob(images: Path, stack: list[bytes], tmp_path: Path) -> None:
+    told = reversed_(f"oci:{images}:nydus", f"oci:{tmp_path}/o:t", tmp_path)
+    assert told["made_of"] == "blobs"
+    assert_same(f"oci:{tmp_path}/o:t", stack, tmp_path)
+    reader = open_reader(f"oci:{tmp_path}/o:t")
+    image = reader.resolve()
+    names = []
+    for layer in image.manifest.layers:
+        with tarfile.open(fileobj=io.BytesIO(reader.read_blob(layer, 1 << 30))) as archive:
+            names.append({m.name for m in archive.getmembers() if not m.isdir()})
+    low, upper, rest = names
+    assert {"usr/big", "etc/passwd"} <= low
+    assert {"usr/old", "usr/more"} <= upper
+    assert "usr/link" in rest
+    assert not low & upper
+    filled = [entry for entry in image.config.document["history"] if not entry.get("empty_layer")]
+    assert len(filled) == 3
+    again = reversed_(f"oci:{images}:nydus", f"oci:{tmp_path}/o:u", tmp_path)
+    assert again["target_digest"] == told["target_digest"]
+
+
+def test_layers_that_are_referred_to_come_back(
+    images: Path, stack: list[bytes], tmp_path: Path
+) -> None:
+    low, upper = stack
+    nothing = LayerTar().add("usr/.wh.old").directory("etc", mode=0o711).symlink("l", "x").tar()
+    tars = [low, upper, nothing]
+    place = f"oci:{tmp_path}/i"
+    write_plain_image(f"{place}:plain", tars)
+    words = ["convert", "--oci-ref", "--source", f"{place}:plain", "--target", f"{place}:ref"]
+    assert main(words) == 0
+    told = reversed_(f"{place}:ref", f"oci:{tmp_path}/o:t", tmp_path)
+    originals = [each.digest for each in open_reader(f"{place}:plain").resolve().manifest.layers]
+    assert told["made_of"] == "references"
+    assert told["layer_digests"][:2] == originals[:2]
+    assert len(told["layer_digests"]) == 3
+    assert_same(f"oci:{tmp_path}/o:t", tars, tmp_path)
+
+
+@pytest.mark.registry
+@pytest.mark.parametrize("option", ["--merge-platform", "--with-referrer"])
+def test_an_original_beside_it_comes_back(
+    option: str, registry: Registry, stack: list[bytes], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    place = f"{registry.host}/reverse{option}"
+    write_plain_image(f"{place}:plain", stack)
+    words = ["convert", "--source", f"{place}:plain", "--target", f"{place}:nydus", option]
+    assert main(words) == 0
+    told = reversed_(f"{place}:nydus", f"oci:{tmp_path}/o:t", tmp_path)
+    assert told["made_of"] == "original"
+    original = open_reader(f"{place}:plain").resolve().descriptor.digest
+    assert told["target_digest"] == original
+    told = reversed_(f"{place}:nydus", f"oci:{tmp_path}/o:one", tmp_path, "--single-layer")
+    assert told["made_of"] == "tree"
+    if option == "--with-referrer":
+        reader = open_reader(f"{place}:nydus")
+        document = json.loads(reader.resolve(nydus=True).manifest.raw)
+        write_plain_image(f"{place}:other", stack[:1])
+        other = open_reader(f"{place}:other").resolve()
+        document["subject"] |= {"digest": other.descriptor.digest, "size": len(other.manifest.raw)}
+        writer = open_writer(f"{place}:lie")
+        writer.push_manifest(json.dumps(document).encode(), OCI_MANIFEST, tag=True)
+        told = reversed_(f"{place}:lie", f"oci:{tmp_path}/o:l", tmp_path)
+        assert told["made_of"] == "blobs"
+        assert "shows other files" in capsys.readouterr().err
 
 
 @pytest.mark.oci_tools
