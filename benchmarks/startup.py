@@ -1,9 +1,9 @@
 """`python -m benchmarks startup`: bytes and requests until ready, by what is known of the start.
 
 Each image is converted into a registry on loopback and started by lazyrun from an empty cache:
-without a guess; with what was guessed listed to be read first, as convert does; with what was
-guessed moved to a blob of its own; with a recorded start moved so. What was fetched is counted
-by the registry's own log.
+without a guess; with what was guessed listed to be read first; with little of it copied to a blob
+of its own, as convert does, and with all of it; with a recorded start copied so. What was fetched
+is counted by the registry's own log. A second table has the sizes of these images.
 """
 
 from __future__ import annotations
@@ -42,6 +42,17 @@ class Start:
     fetched_bytes: int
     requests: int
     seconds: float
+    size: float
+    """of the image, as stored, in parts of its source's"""
+
+
+@dataclass(frozen=True)
+class Made:
+    """An image in the registry, and its size in parts of its source's."""
+
+    mode: str
+    name: str
+    size: float
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,9 +81,9 @@ def main(argv: Sequence[str]) -> int:
             starts += _starts(recipe, images[recipe.name], server, Path(name))
     if left := left_behind():
         raise RuntimeError(f"processes were left behind: {left}")
-    print(table(starts, seconds=True))
+    print(table(starts, seconds=True), sizes(starts), sep="\n\n")
     if arguments.record:
-        text = f"{table(starts)}\n\n({machine()}; network: loopback)"
+        text = f"{table(starts)}\n\n{sizes(starts)}\n\n({machine()}; network: loopback)"
         write_block(DOCUMENT, "python -m benchmarks startup --record", text)
     if arguments.json:
         arguments.json.write_text(
@@ -86,33 +97,43 @@ def _say(text: str) -> None:
 
 
 def _starts(recipe: Recipe, image: Path, server: Registry, work: Path) -> list[Start]:
-    plain, nydus, guessed, fast = (
-        f"{server.host}/{recipe.name}:{tag}"
-        for tag in ("unlisted", "nydus", "guessed", "optimized")
-    )
-    convert = [program("nydusify"), "convert", "--source", f"oci:{image}:{TAG}", "--target"]
-    run_to_end([*convert, plain, "--startup", "none"])
-    run_to_end([*convert, nydus])
-    trace = work / f"{recipe.name}.trace"
-    with tempfile.TemporaryDirectory(dir=work) as name:
-        record(nydus, StoreOptions(), recording(recipe), Path(name), trace)
+    made = [
+        _converted(image, f"{server.host}/{recipe.name}:{option}", mode, option, work)
+        for mode, option in (
+            ("no guess", "none"), ("listed", "guess"), ("default", "auto"), ("copied", "blob"),
+        )
+    ]  # fmt: skip
+    made.append(_recorded(recipe, made[1], f"{server.host}/{recipe.name}:recorded", work))
+    return [_start(recipe, each, server, work) for each in made]
+
+
+def _converted(image: Path, name: str, mode: str, startup: str, work: Path) -> Made:
+    figures = work / "figures.json"
     run_to_end(
-        [program("nydusify"), "optimize", "--source", nydus, "--target", fast,
-         "--trace", str(trace)]
+        [program("nydusify"), "convert", "--source", f"oci:{image}:{TAG}", "--target", name,
+         "--startup", startup, "--output-json", str(figures)]
     )  # fmt: skip
-    run_to_end([program("nydusify"), "optimize", "--source", nydus, "--target", guessed, "--guess"])
-    return [
-        _start(recipe, "no guess", plain, server, work),
-        _start(recipe, "guess listed", nydus, server, work),
-        _start(recipe, "guess moved", guessed, server, work),
-        _start(recipe, "recorded", fast, server, work),
-    ]
+    told = json.loads(figures.read_text())
+    return Made(mode, name, told["target_size"] / told["source_size"])
 
 
-def _start(recipe: Recipe, mode: str, image: str, server: Registry, work: Path) -> Start:
+def _recorded(recipe: Recipe, source: Made, name: str, work: Path) -> Made:
+    trace, figures = work / f"{recipe.name}.trace", work / "figures.json"
+    with tempfile.TemporaryDirectory(dir=work) as place:
+        record(source.name, StoreOptions(), recording(recipe), Path(place), trace)
+    run_to_end(
+        [program("nydusify"), "optimize", "--source", source.name, "--target", name,
+         "--trace", str(trace), "--output-json", str(figures)]
+    )  # fmt: skip
+    told = json.loads(figures.read_text())
+    growth = 1 + told["pushed"] / (told["target_size"] - told["pushed"])
+    return Made("recorded", name, source.size * growth)
+
+
+def _start(recipe: Recipe, image: Made, server: Registry, work: Path) -> Start:
     """One start from nothing, and what the registry had sent when the image was ready."""
     with tempfile.TemporaryDirectory(dir=work, prefix="root-") as root:
-        command = [program("lazyrun"), "run", "--root", root, *run_options(recipe), image]
+        command = [program("lazyrun"), "run", "--root", root, *run_options(recipe), image.name]
         drop_caches()
         before = server.traffic()
         at_ready = before
@@ -124,10 +145,11 @@ def _start(recipe: Recipe, mode: str, image: str, server: Registry, work: Path) 
         outcome = start(recipe, [*command, *recipe.run.arguments], count)
     return Start(
         recipe.name,
-        mode,
+        image.mode,
         at_ready.sent_bytes - before.sent_bytes,
         at_ready.requests - before.requests,
         outcome.ready,
+        image.size,
     )
 
 
@@ -147,3 +169,13 @@ def table(starts: Sequence[Start], *, seconds: bool = False) -> str:
 def _cell(start: Start, *, seconds: bool) -> str:
     text = f"{start.requests:>10}{start.fetched_bytes / 1e6:>7.1f}"
     return text + (f"{start.seconds:>7.2f}" if seconds else "")
+
+
+def sizes(starts: Sequence[Start]) -> str:
+    """One line an image: the size of each mode's, in parts of the plain image's."""
+    modes = list(dict.fromkeys(each.mode for each in starts))
+    lines = [f"{'stored size':<12}" + "".join(f"{mode:>17}" for mode in modes)]
+    for image in dict.fromkeys(each.image for each in starts):
+        row = {each.mode: each for each in starts if each.image == image}
+        lines.append(f"{image:<12}" + "".join(f"{row[mode].size:>17.3f}" for mode in modes))
+    return "\n".join(lines)

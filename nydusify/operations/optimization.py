@@ -44,7 +44,8 @@ _BLOCK = 4096
 
 @dataclass(frozen=True)
 class OptimizeOptions:
-    """One of `trace`, `prefetch_files` and `recording` says what the start-up set is; else a guess.
+    """One of `trace`, `prefetch_files` and `recording` says what the start-up set is; else a guess,
+    with `arguments` in place of the image's command if there are any.
 
     `keep_trace` is where a recorded trace is kept. The result does not depend on `threads`.
     """
@@ -56,6 +57,7 @@ class OptimizeOptions:
     prefetch_files: Path | None = None
     recording: Recording | None = None
     keep_trace: Path | None = None
+    arguments: Sequence[str] = ()
     work_dir: Path | None = None
     threads: int = 2
 
@@ -136,7 +138,7 @@ def _choose(
                 shutil.copyfile(trace, options.keep_trace)
     if trace is None:
         assert opened.image
-        return guessed_set(contents, opened.image.config)
+        return guessed_set(contents, opened.image.config, options.arguments or None)
     heading, touches = read_trace(str(trace))
     chosen.add_touches(touches, heading.blobs, str(trace))
     return chosen

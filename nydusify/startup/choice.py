@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fs.image.contents import Contents
 from fs.registry.config import ImageConfig
 from nydusify.startup.files import ImageFiles
@@ -9,10 +11,15 @@ from nydusify.startup.guess import guess
 from nydusify.startup.startup_set import StartupSet
 
 
-def guessed_set(contents: Contents, config: ImageConfig) -> StartupSet:
-    """The chunks that the start of an image with `config` is thought to read."""
+def guessed_set(
+    contents: Contents, config: ImageConfig, arguments: Sequence[str] | None = None
+) -> StartupSet:
+    """The chunks that the start of an image with `config` is thought to read.
+
+    `arguments` take the place of its command.
+    """
     chosen = StartupSet(contents.bootstrap)
-    for want in guess(ImageFiles(contents.bootstrap, contents.read), config):
+    for want in guess(ImageFiles(contents.bootstrap, contents.read), config, arguments):
         for offset, length in want.spans:
             chosen.add_file(want.file.nid, offset, length)
     return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,12 @@ _COMMENT = re.compile(r"(^|\s)#.*")
 _SUBSTITUTION = re.compile(r"\$\(|`")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\+?=\S*")
 _SET = re.compile(r"^\s*(?:export\s+|readonly\s+|local\s+)?([A-Za-z_]\w*)=([^;&|#]*)")
+#: A script's own path, and commands that make directories of paths.
+_SELF = re.compile(r"\$(?:0|\{0\}|BASH_SOURCE|\{BASH_SOURCE(?:\[0\])?\})")
+_DIRNAME = re.compile(r"(?:\$\(|`)\s*dirname\s+(?:--\s+)?[\"']?([^\"'`()\s]+)[\"']?\s*(?:\)|`)")
+_CD = re.compile(
+    r"(?:\$\(|`)\s*cd\s+(?:-\w\s+)?[\"']?([^\"'`()$\s;]+)[\"']?[^`();&]*(?:&&|;)\s*pwd[^`()]*(?:\)|`)"
+)
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::?[-=]([^${}]*))?\})")
 #: They say where the program of that name is.
 _LOCATORS = ("which", "type", "command")
@@ -46,7 +53,8 @@ def want(start: Start, program: File, words: Sequence[str], depth: int) -> None:
             file = start.files.file(start.absolute(word))
             if file is not None:
                 start.wanted.add(file, "script")
-                _follow(start, start.files.text(file, _SCRIPT), depth)
+                known = {**start.environment, "0": start.absolute(word)}
+                _follow(start, start.files.text(file, _SCRIPT), depth, known)
             return
 
 
@@ -73,11 +81,15 @@ def commands(text: str, variables: dict[str, str] | None = None) -> Iterator[lis
     """
     known = {} if variables is None else variables
     for line in text.replace("\\\n", " ").splitlines():
+        if _DIRNAME.search(line):
+            yield ["dirname"]
         line = _COMMENT.sub("", _filled(line, known))
         if (match := _SET.match(line)) and "$" not in match[2] and "`" not in match[2]:
             known[match[1]] = "".join(_split(match[2])[:1])
         for part in _SEPARATORS.split(_SUBSTITUTION.sub(";", line)):
             words = _split(part)
+            if len(words) == 1 and (found := _SET.fullmatch(words[0])) and found[2]:
+                known.setdefault(found[1], found[2])
             if words[:2] == ["command", "-v"]:
                 words = ["which", *words[2:]]
             while words and (words[0] in _LEADERS or _ASSIGNMENT.fullmatch(words[0])):
@@ -87,13 +99,17 @@ def commands(text: str, variables: dict[str, str] | None = None) -> Iterator[lis
 
 
 def _filled(line: str, known: Mapping[str, str]) -> str:
-    """A line with the variables in it that are known, or have a default."""
+    """A line with the variables in it that are known, or have a default; and directories."""
 
     def value(match: re.Match[str]) -> str:
         found = known.get(match[1] or match[2], match[3])
         return match[0] if found is None else found
 
-    return _VARIABLE.sub(value, line)
+    if (own := known.get("0")) is not None:
+        line = _SELF.sub(lambda _: own, line.replace("${0%/*}", posixpath.dirname(own)))
+    line = _VARIABLE.sub(value, line)
+    line = _DIRNAME.sub(lambda match: posixpath.dirname(match[1]) or ".", line)
+    return _CD.sub(lambda match: posixpath.normpath(match[1]), line)
 
 
 def _split(part: str) -> list[str]:

@@ -2,13 +2,14 @@
 
 What belongs to the set is taken from a trace (`nydus-fs mount --trace`), from a list of
 files, found out by starting the image (--record) until it is ready, or guessed from its
-files and configuration (--guess). The set is copied to a blob of its own; all other blobs
+files and configuration (--guess), for the image's command or for what follows --. The set is copied to a blob of its own; all other blobs
 stay as they are.
 
 examples:
   nydusify optimize --source reg.example.com/app:nydus --target reg.example.com/app:fast \\
       --record --ready-port 80
   nydusify optimize --source oci:images:nydus --target oci:images:fast --trace app.trace
+  nydusify optimize --source oci:images:gcc --target oci:images:fast --guess -- gcc -o /a /a.c
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _add_record(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--run-option", action="append", default=[], metavar="OPTION",
                        help="an option of lazyrun run, as in --run-option=--env=KEY=1")  # fmt: skip
     group.add_argument("arguments", nargs="*", metavar="ARGUMENT",
-                       help="in place of the image's command (after --)")  # fmt: skip
+                       help="in place of the image's command (after --); also for --guess")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -84,7 +85,9 @@ def _options(arguments: argparse.Namespace) -> OptimizeOptions:
     if arguments.threads < 1:
         raise UsageError("--threads must be 1 or more")
     if not arguments.record and _is_told_how(arguments):
-        raise UsageError("what is started, and when it is ready, is for --record")
+        raise UsageError("how it is started, and when it is ready, is for --record")
+    if arguments.arguments and not (arguments.record or arguments.guess):
+        raise UsageError("what is started is for --record and --guess")
     from nydusify.images.opened import ImagePlace
     from nydusify.operations.optimization import OptimizeOptions
 
@@ -101,13 +104,14 @@ def _options(arguments: argparse.Namespace) -> OptimizeOptions:
         prefetch_files=arguments.prefetch_files,
         recording=_recording(arguments) if arguments.record else None,
         keep_trace=arguments.keep_trace,
+        arguments=tuple(arguments.arguments),
         work_dir=words.work_dir(arguments),
         threads=arguments.threads,
     )
 
 
 def _is_told_how(arguments: argparse.Namespace) -> bool:
-    started = (arguments.arguments, arguments.run_option, arguments.keep_trace)
+    started = (arguments.run_option, arguments.keep_trace)
     ready = (arguments.ready_exit, arguments.ready_log, arguments.ready_port)
     return any(started) or any(ready) or bool(arguments.ready_seconds)
 
