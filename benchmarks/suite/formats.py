@@ -152,8 +152,11 @@ FORMATS = {
         Format("estargz", _estargz, _stargz_version),
         Format("estargz-optimized", _optimized_estargz, _stargz_version),
         Format("nydus", _nydusify("convert", "--no-layer-cache"), _our_version),
-        Format("nydus-blob", _nydusify("convert", "--startup", "blob", "--no-layer-cache"), _our_version),
-        Format("nydus-listed", _nydusify("convert", "--startup", "guess", "--no-layer-cache"), _our_version),
+        Format(
+            "nydus-blob",
+            _nydusify("convert", "--startup", "blob", "--no-layer-cache"),
+            _our_version,
+        ),
         Format("nydus-optimized", _optimized, _our_version, ("nydus",)),
         Format("nydus-ref", _nydusify("convert", "--oci-ref", "--no-layer-cache"), _our_version),
     )

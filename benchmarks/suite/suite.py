@@ -39,7 +39,6 @@ def all_modes(cache: Path) -> dict[str, Mode]:
         Lazyrun("nydus-fuse", "nydus", driver="fuse"),
         Lazyrun("nydus-alone", "nydus", resident=False),
         Lazyrun("nydus-blob", "nydus-blob", verb=("convert", "blob")),
-        Lazyrun("nydus-listed", "nydus-listed", verb=("convert", "blob")),
         Lazyrun("nydus-optimized", "nydus-optimized", verb=("optimize",)),
         Lazyrun("nydus-ref", "nydus-ref", verb=("convert", "--oci-ref")),
         Lazyrun("warm", "nydus", again=True),

@@ -67,5 +67,5 @@ def _applications(start: Start, place: str) -> Iterator[tuple[str, str]]:
     """Names and directories of the applications in a directory; of several versions the last."""
     for directory in start.files.names(place):
         name = directory.partition("-")[0]
-        if start.files.file(f"{place}/{directory}/ebin/{name}.app"):
+        if start.files.names(f"{place}/{directory}/ebin"):
             yield name, f"{place}/{directory}"

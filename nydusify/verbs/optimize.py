@@ -2,8 +2,8 @@
 
 What belongs to the set is taken from a trace (`nydus-fs mount --trace`), from a list of
 files, found out by starting the image (--record) until it is ready, or guessed from its
-files and configuration (--guess), for the image's command or for what follows --. The set is copied to a blob of its own; all other blobs
-stay as they are.
+files and configuration (--guess), for the image's command or for what follows --. The set
+is copied to a blob of its own; all other blobs stay as they are.
 
 examples:
   nydusify optimize --source reg.example.com/app:nydus --target reg.example.com/app:fast \\
@@ -63,7 +63,7 @@ def _add_record(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--run-option", action="append", default=[], metavar="OPTION",
                        help="an option of lazyrun run, as in --run-option=--env=KEY=1")  # fmt: skip
     group.add_argument("arguments", nargs="*", metavar="ARGUMENT",
-                       help="in place of the image's command (after --); also for --guess")  # fmt: skip
+                       help="in place of the image's command, after --; for --guess")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> None:

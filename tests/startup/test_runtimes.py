@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from nydusify.startup.python import imports
-from tests.startup.trees import Content, paths, wants, write_tree
+from tests.startup.trees import Content, link, paths, wants, write_tree
 
 _BINARY = b"\x7fELF no program that could run"
 _LIB = "/usr/lib/python3.11"
@@ -157,14 +159,71 @@ def test_of_javas_modules_only_the_index_is_wanted(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "root", {
         f"{home}/bin/java": _BINARY, "/usr/bin/java": f"-> {home}/bin/java",
         f"{home}/lib/modules": head + bytes(3 << 20), f"{home}/lib/server/classes.jsa": "x",
-        f"{home}/lib/jvm.cfg": "x", "/app/A.class": "c", "/app/b.jar": b"j" * (2 << 20),
+        f"{home}/lib/jvm.cfg": "x", "/app/A.class": "c", "/app/b.jar": b"j" * (9 << 20),
+        "/app/c.jar": "no archive",
     })  # fmt: skip
     found = wants(root, tmp_path, ["java", "-cp", "/app", "A"])
     spans = {want.file.path: list(want.spans) for want in found}
     assert spans[f"{home}/lib/modules"] == [(0, 28 + 80 + 700)]
     assert spans["/app/A.class"] == [(0, 1)]
-    assert spans["/app/b.jar"] == [((2 << 20) - (256 << 10), 256 << 10)]
+    assert spans["/app/b.jar"] == [((9 << 20) - (256 << 10), 256 << 10)]
+    assert spans["/app/c.jar"] == [(0, 10)]
     assert f"{home}/lib/server/classes.jsa" in spans
+
+
+def jimage(resources: dict[tuple[str, str], int]) -> tuple[bytes, int]:
+    """A file of modules: sizes by module and package; and where the first lies."""
+    strings, locations, offsets, place = b"\0", b"", [], 0
+    for (module, package), size in resources.items():
+        numbers = []
+        for name in (module, package):
+            numbers.append(len(strings))
+            strings += name.encode() + b"\0"
+        offsets.append(len(locations))
+        for kind, value in ((1, numbers[0]), (2, numbers[1]), (5, place), (7, size)):
+            locations += bytes([kind << 3 | 3]) + value.to_bytes(4, "big")
+        locations += b"\0"
+        place += size
+    count = len(offsets)
+    head = struct.pack("<7I", 0xCAFEDADA, 1 << 16, 0, count, count, len(locations), len(strings))
+    tables = bytes(4 * count) + struct.pack(f"<{count}I", *offsets)
+    index = head + tables + locations + strings
+    return index + bytes(place), len(index)
+
+
+def jar(entries: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def test_the_archives_of_a_java_server_and_the_modules_that_they_name(tmp_path: Path) -> None:
+    home, large = "/usr/lib/jvm/x", 20 << 20
+    sizes = {
+        ("java.base", "java/lang"): 100_000, ("java.desktop", "java/awt"): large,
+        ("java.desktop", "java/beans"): 70_000, ("java.naming", "javax/naming/spi"): 80_000,
+        ("java.naming", "javax/naming"): 5000, ("java.sql", "java/sql"): 90_000,
+    }  # fmt: skip
+    modules, at = jimage(sizes)
+    manifest = b"Manifest-Version: 1.0\r\nClass-Path: ../mo\r\n re/b.jar none.jar\r\n"
+    root = write_tree(tmp_path / "root", {
+        "/bin/sh": _BINARY, f"{home}/bin/java": _BINARY, "/usr/bin/java": f"-> {home}/bin/java",
+        f"{home}/lib/modules": modules, "/srv/conf/server.xml": "x", "/srv/more/b.jar": jar({}),
+        "/srv/bin/start.sh": '#!/bin/sh\nHERE=`cd "$(dirname "$0")/.." >/dev/null; pwd`\n'
+                             'exec java -cp "$HERE/run.jar" Main\n',
+        "/srv/run.jar": jar({"Main.class": b"\1Ljava/beans/Introspector;\1\20javax/naming/Name"}),
+        "/srv/lib/a.jar": jar({"META-INF/MANIFEST.MF": manifest}), "/srv/lib/no": "x",
+    })  # fmt: skip
+    found = wants(root, tmp_path, ["/srv/bin/start.sh"])
+    assert {"/srv/run.jar", "/srv/lib/a.jar", "/srv/more/b.jar", "/srv/conf/server.xml"} <= set(
+        paths(found)
+    )
+    assert "/srv/lib/no" not in paths(found)
+    spans = [span for want in found if want.file.name == "modules" for span in want.spans]
+    beans = at + 100_000 + large
+    assert spans == [(0, at), (at, 100_000), (beans, 70_000 + 85_000)]
 
 
 def test_php_extensions(tmp_path: Path) -> None:
@@ -190,6 +249,33 @@ def test_what_postgres_makes_a_database_of(tmp_path: Path) -> None:
     assert {f"{home}/bin/postgres", "/usr/bin/locale", f"{share}/postgres.bki",
             f"{home}/lib/plpgsql.so"} <= set(found)  # fmt: skip
     assert f"{share}/other" not in found
+
+
+def test_of_icu_a_new_database_reads_collations(tmp_path: Path) -> None:
+    home, library = "/usr/lib/postgresql/15", "/usr/lib/libicudata.so.1"
+    items = {"x/brkitr/a.brk": 9000, "x/coll/de.res": 5000, "x/coll/en.res": 6000,
+             "x/curr/a.res": 8000, "x/lang/en.res": 7000, "x/zone/a.res": 4000}  # fmt: skip
+    table, names, contents = struct.pack("<I", len(items)), b"", b""
+    first = 4 + 8 * len(items)
+    data = first + sum(len(name) + 1 for name in items)
+    for name, size in items.items():
+        table += struct.pack("<2I", first + len(names), data + len(contents))
+        names += name.encode() + b"\0"
+        contents += bytes(size)
+    head = struct.pack("<H10xI", 32, 0)[:12] + b"CmnD" + bytes(16)
+    elf = tmp_path / "root" / library[1:]
+    write_tree(tmp_path / "root", {f"{home}/bin/initdb": _BINARY})
+    blob = tmp_path / "data.bin"
+    blob.write_bytes(head + table + names + contents)
+    source = f'__asm__(".section .rodata\\n.balign 16\\n.incbin \\"{blob}\\"");'
+    link(elf, "-shared", "-Wl,-soname,libicudata.so.1", source=source)
+    link(tmp_path / "root" / f"{home[1:]}/bin/initdb", str(elf), "-Wl,-rpath,/usr/lib",
+         source="void _start(void) {}")  # fmt: skip
+    found = wants(tmp_path / "root", tmp_path, [f"{home}/bin/initdb"])
+    start = elf.read_bytes().index(b"CmnD") - 12 + 32
+    spans = [span for want in found if want.why == "initdb" for span in want.spans]
+    coll, lang = start + data + 9000, start + data + 9000 + 11_000 + 8000
+    assert spans == [(0, start + data), (coll, 11_000), (lang, 7000)]
 
 
 def test_what_mariadb_makes_a_database_of(tmp_path: Path) -> None:
@@ -234,3 +320,25 @@ def test_the_emulator_of_erlang_and_its_libraries(tmp_path: Path) -> None:
     assert {f"{home}/erts-13/bin/beam.smp", f"{home}/bin/start.boot",
             f"{home}/lib/kernel-8.5/ebin/code.beam"} <= set(found)  # fmt: skip
     assert f"{home}/lib/ssl-10/ebin/ssl.beam" not in found
+
+
+def test_a_release_of_erlang_with_the_applications_that_it_needs(tmp_path: Path) -> None:
+    home, release = "/usr/lib/erlang", "/opt/queue"
+    root = write_tree(tmp_path / "root", {
+        "/bin/sh": _BINARY, f"{home}/erts-1/bin/erlexec": _BINARY,
+        f"{home}/lib/ssl-10/ebin/ssl.app": "{application, ssl, [{applications, [kernel]}]}.",
+        f"{home}/lib/ssl-10/ebin/ssl.beam": "x", f"{home}/lib/ssl-10/priv/lib/c.so": _BINARY,
+        f"{home}/lib/wx-2/ebin/wx.beam": "x", f"{home}/lib/kernel-8.5/ebin/code.beam": "x",
+        f"{release}/sbin/run": '#!/bin/sh\nDIR=$(dirname "$0")\n. "$DIR/names"\n'
+                               f'exec {home}/erts-1/bin/erlexec -s $BOOT_MODULE boot\n',
+        f"{release}/sbin/names": 'BOOT_MODULE="queue"\n',
+        f"{release}/plugins/queue-1.2/ebin/queue.app":
+            "{application, queue, [\n{applications, [kernel,\n ssl]}]}.",
+        f"{release}/plugins/queue-1.2/ebin/queue.beam": "x",
+        f"{release}/plugins/other-1/ebin/other.beam": "x",
+    })  # fmt: skip
+    found = paths(wants(root, tmp_path, [f"{release}/sbin/run"]))
+    assert {f"{release}/plugins/queue-1.2/ebin/queue.beam", f"{home}/lib/ssl-10/ebin/ssl.beam",
+            f"{home}/lib/ssl-10/priv/lib/c.so"} <= set(found)  # fmt: skip
+    assert not {f"{home}/lib/wx-2/ebin/wx.beam",
+                f"{release}/plugins/other-1/ebin/other.beam"} & set(found)  # fmt: skip
