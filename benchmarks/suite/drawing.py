@@ -35,6 +35,7 @@ WAYS = {
     "nydus": Way("nydus", "#86b8dc"),
     "nydus-fuse": Way("nydus, by FUSE", "#a9cfe8"),
     "nydus-alone": Way("nydus, daemon started too", "#c4dcee"),
+    "nydus-blob": Way("nydus, start guessed", "#4f93c4"),
     "nydus-optimized": Way("nydus, optimized", "#17649f"),
     "nydus-ref": Way("nydus, no conversion", "#4fa392"),
     "warm": Way("nydus, all cached", "#8cbf7a"),
