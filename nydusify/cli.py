@@ -1,7 +1,7 @@
 """The `nydusify` command: a table of verbs, and the one place where failures become exit codes.
 
-A verb's module is light to import: it has `add_arguments` and `run`, and loads
-what does the work only inside `run`.
+A verb's module is light to import: it has `add_arguments` and `run`, and loads what does the
+work only inside `run`. Of the verbs only the one that is asked for is imported.
 """
 
 from __future__ import annotations
@@ -45,13 +45,17 @@ COMMANDS = (
 )
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(asked: str | None = None) -> argparse.ArgumentParser:
+    """The whole command line, or what of it a call with `asked` as its first word needs."""
     top = Parser(
         prog="nydusify", description="Convert container images to lazy-loading Nydus images."
     )
     top.add_version()
     verbs = top.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
+        if asked not in (None, command.name):
+            verbs.add_parser(command.name, help=command.help)
+            continue
         module = import_module(command.module)
         verb = verbs.add_parser(
             command.name, help=command.help, description=module.__doc__, allow_abbrev=False
@@ -69,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     try:
         with ended_at_once():
-            arguments = parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
+            words = _joined(sys.argv[1:] if argv is None else argv)
+            arguments = parser(words[0] if words else "").parse_args(words)
             arguments.run(arguments)
     except Failure as failure:
         print(f"nydusify: {failure}", file=sys.stderr)

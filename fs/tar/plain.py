@@ -12,14 +12,12 @@ from zlib import adler32
 
 from fs.tar.entry import HARD_LINK, Entry
 
-_REGULAR, _SYMLINK = ord("0"), ord("2")
 _KINDS = {
-    _REGULAR: stat.S_IFREG,
+    ord("0"): stat.S_IFREG,
     ord("1"): HARD_LINK,
-    _SYMLINK: stat.S_IFLNK,
+    ord("2"): stat.S_IFLNK,
     ord("5"): stat.S_IFDIR,
 }
-_LINKS = (HARD_LINK, stat.S_IFLNK)
 _USTAR = b"ustar\0"
 #: What may stand behind the digits of a number, and what behind those of the checksum.
 _ENDS = b"\0", b" "
@@ -52,7 +50,7 @@ class PlainHeaders:
             if header[508:] == b"tar\0":
                 return None
             path = header[345:500].partition(b"\0")[0] + b"/" + path
-        size, target = 0, b""
+        size = 0
         if kind == stat.S_IFREG:
             digits = header[124:135]
             if not digits.isdigit() or header[135:136] not in _ENDS:
@@ -61,8 +59,7 @@ class PlainHeaders:
                 size = int(digits, 8)
             except ValueError:
                 return None
-        elif kind in _LINKS:
-            target = header[157:257].partition(b"\0")[0]
+        target = header[157:257].partition(b"\0")[0] if header[157] else b""
         mode, uid, gid = owner
         return Entry(path, kind, mode, uid, gid, mtime, 0, size, size, 0, target, {}, None, start)
 
