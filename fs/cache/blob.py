@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -25,6 +24,7 @@ from fs.cache.fetch import Fetching, Urgency
 from fs.cache.files import BlobFiles
 from fs.cache.flight import Flight, Flights
 from fs.cache.gaps import BLOCK, SECTOR, Gaps
+from fs.cache.held import Held
 from fs.cache.index import ContentIndex
 from fs.cache.intake import Decoded, Intake
 from fs.cache.neighbours import Neighbours
@@ -38,12 +38,12 @@ Data = bytes | bytearray | memoryview
 
 #: Who reads so much of a flat file at once is the kernel, which reads ahead by itself (bytes).
 _GREEDY = 256 << 10
-#: Decoded chunks that the disk would not take, kept for the next read (bytes).
-_HELD_BYTES = 16 << 20
 
 
 class BlobCache:
-    """`files` is None when the cache directory is of no use: then all is kept in memory only."""
+    """`files` is None when the cache directory is of no use: then all is kept in memory only,
+    until there are files to `adopt`.
+    """
 
     def __init__(
         self,
@@ -75,8 +75,7 @@ class BlobCache:
         self._gaps = Gaps(table, blob.uncompressed_size)
         self._flights: dict[int, Flight] = {}
         self._all_flights = Flights() if flights is None else flights
-        self._held: OrderedDict[int, bytes] = OrderedDict()
-        self._held_bytes = 0
+        self._held = Held()
         self._decoders = trio.CapacityLimiter(os.cpu_count() or 1)
 
     async def read(self, offset: int, length: int, *, widen: bool = True) -> Data:
@@ -221,6 +220,12 @@ class BlobCache:
         if not all(self._has(row) for row in begun):
             raise StorageError(f"blob {self.blob.blob_id}: the cache takes no more")
 
+    def adopt(self, files: BlobFiles, index: ContentIndex, flights: Flights) -> None:
+        """Keep chunks in `files` from now on. Between two awaits: readers ask anew after each."""
+        self._files, self._all_flights = files, flights
+        self._intake.adopt(files, index)
+        self._held.clear()  # so that they come into the files
+
     def settle(self) -> None:
         """Make a blob that is whole durable and say so in its files. Blocking."""
         if self._files is not None:
@@ -263,7 +268,7 @@ class BlobCache:
 
     async def _obtain(self, missing: Sequence[int], *, widen: bool = True) -> dict[int, bytes]:
         """The chunks of `missing`, from flights under way, new ones, or memory."""
-        chunks = {row: self._held[row] for row in missing if row in self._held}
+        chunks = self._held.of(missing)
         absent = [row for row in missing if row not in chunks]
         others = {row: flight for row in absent if (flight := self._flight_of_another(row))}
         own = [row for row in absent if row not in others]
@@ -484,15 +489,7 @@ class BlobCache:
             self._land(flights, decoded.row, decoded.error)
             return
         if not decoded.stored:
-            self._hold(decoded.row, decoded.data)
+            self._held.keep(decoded.row, decoded.data)
         if self._quota is not None:
             self._quota.entered(len(decoded.data))
         self._land(flights, decoded.row, decoded.data)
-
-    def _hold(self, row: int, data: bytes) -> None:
-        """Keep a chunk that the disk did not take for a while, so that neighbours hit it."""
-        if row not in self._held:
-            self._held_bytes += len(data)
-        self._held[row] = data
-        while self._held_bytes > _HELD_BYTES:
-            self._held_bytes -= len(self._held.popitem(last=False)[1])

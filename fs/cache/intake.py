@@ -50,6 +50,10 @@ class Intake:
         self._index = index
         self._quota = quota
 
+    def adopt(self, files: BlobFiles, index: ContentIndex) -> None:
+        """From now on chunks can be stored; what is being decoded may be, or not."""
+        self._files, self._index = files, index
+
     def check(self, row: int) -> None:
         """FormatError unless the row is of a kind and size that can be fetched."""
         chunk = self._table.row(row)

@@ -1,7 +1,7 @@
 """The caches of one daemon: a directory of blob files, opened as blobs are first read.
 
-A directory that cannot be used (full, read-only) costs speed, never a read:
-the blob is then served from memory.
+A directory that cannot be used (full, read-only, no descriptor left) costs speed, never a
+read: the blob is then served from memory, and the files are tried again now and then.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from fs.format.errors import Failure, StorageError
 from fs.owndir import make_own
 
 log = logging.getLogger(__name__)
+
+#: Seconds until files that could not be opened are tried again, each time twice as many.
+_FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
 
 
 class CacheStore:
@@ -71,7 +74,9 @@ class CacheStore:
         if blob.features & WHOLE_FEATURES:
             blob, digester = tarball.record_of(blob), AS_A_WHOLE
             make_table = partial(tarball.table_of, blob)
-        table, files = await trio.to_thread.run_sync(self._prepare, blob, digester, make_table)
+        table = await trio.to_thread.run_sync(make_table)
+        make_files = partial(self._make_files, blob, table, digester)
+        files = await trio.to_thread.run_sync(make_files)
         flights = Flights()
         if files is not None:
             flights = self._flights.setdefault(files.data_path, flights)
@@ -93,7 +98,27 @@ class CacheStore:
         self._caches.append(cache)
         if whole is not None:
             self._wholes[cache] = whole
+        elif files is None:
+            self._nursery.start_soon(self._find_files, cache, make_files)
         return cache
+
+    async def _find_files(
+        self, cache: BlobCache, make_files: Callable[[], BlobFiles | None]
+    ) -> None:
+        """Give `cache` its files as soon as that can be."""
+        pause = _FIRST_PAUSE
+        while cache in self._caches:
+            await trio.sleep(pause)
+            pause = min(2 * pause, _LAST_PAUSE)
+            files = await trio.to_thread.run_sync(make_files)
+            if files is None:
+                continue
+            if cache in self._caches:
+                flights = self._flights.setdefault(files.data_path, Flights())
+                cache.adopt(files, self._index, flights)
+            else:  # it went meanwhile
+                files.close()
+            return
 
     async def chunk_information(
         self, blob: BlobRecord, fetcher: Fetching, beside: str
@@ -110,17 +135,14 @@ class CacheStore:
             return None
         return self._directory
 
-    def _prepare(
-        self, blob: BlobRecord, digester: int, make_table: Callable[[], ChunkTable]
-    ) -> tuple[ChunkTable, BlobFiles | None]:
+    def _make_files(self, blob: BlobRecord, table: ChunkTable, digester: int) -> BlobFiles | None:
         name = checked_name(blob.blob_id)
-        table = make_table()
         try:
             make_own(self._directory)
-            return table, BlobFiles(self._directory, name, blob, table, digester)
+            return BlobFiles(self._directory, name, blob, table, digester)
         except Failure as error:
             log.warning("%s; blob %s is served without local files", error, name)
-            return table, None
+            return None
 
     def data_path(self, blob: BlobRecord) -> str:
         """Where the decoded bytes of a blob are kept, unless another table has taken that name."""

@@ -9,7 +9,6 @@ answered so is a SIGBUS. So the reader is looked at, for as long as it waits.
 from __future__ import annotations
 
 import errno
-from collections import deque
 from time import perf_counter
 from typing import NamedTuple
 
@@ -51,7 +50,7 @@ class Reads:
         self._nursery = nursery
         self._buffer = memoryview(bytearray(_LARGEST))
         self._running: dict[int, tuple[_Request, trio.CancelScope]] = {}
-        self._queue: deque[_Request] = deque()
+        self._queue: dict[int, _Request] = {}  # oldest first
 
     @property
     def are_idle(self) -> bool:
@@ -72,7 +71,7 @@ class Reads:
         if len(self._running) < _AT_ONCE:
             self._start(request)
         else:
-            self._queue.append(request)
+            self._queue[unique] = request
 
     def _start(self, request: _Request) -> None:
         scope = trio.CancelScope()
@@ -96,7 +95,7 @@ class Reads:
             self._observer.end_read(ticket)
             del self._running[unique]
             if self._queue:
-                self._start(self._queue.popleft())
+                self._start(self._queue.pop(next(iter(self._queue))))
 
     async def _read(self, request: _Request) -> Data:
         _, tree, nid = self._instances.resolve(request.inode)
@@ -104,23 +103,29 @@ class Reads:
 
     def interrupt(self, unique: int) -> None:
         """The reader behind a request has a signal."""
-        if unique in self._running:
+        if unique in self._running or unique in self._queue:
             self._nursery.start_soon(self._watch, unique)
-        for request in self._queue:
-            if request.unique == unique and _is_killed(request.pid):
-                self._queue.remove(request)
-                self._answers.refuse(unique, errno.EINTR)
-                return
 
     async def _watch(self, unique: int) -> None:
+        """The kernel tells of a first signal only, so a reader may be killed by a later one."""
         pause = _FIRST_LOOK
-        while unique in self._running:
-            request, scope = self._running[unique]
-            if _is_killed(request.pid):
-                scope.cancel()
+        while unique in self._running or unique in self._queue:
+            if self._is_killed(unique):
                 return
             await trio.sleep(pause)
             pause = min(2 * pause, _LAST_LOOK)
+
+    def _is_killed(self, unique: int) -> bool:
+        """Whether the reader is; then its request is on the way to its end."""
+        if unique in self._queue:
+            if killed := _is_killed(self._queue[unique].pid):
+                del self._queue[unique]
+                self._answers.refuse(unique, errno.EINTR)
+            return killed
+        request, scope = self._running[unique]
+        if killed := _is_killed(request.pid):
+            scope.cancel()
+        return killed
 
 
 def _is_killed(pid: int) -> bool:

@@ -241,3 +241,42 @@ def test_page_fault_outlives_a_signal_but_not_a_kill(image: BuiltImage, here: Pl
         assert readers[0].stdout is not None
         readers[0].stdout.close()
         here.unmount()
+
+
+_MANY = """
+import mmap, os, sys
+with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as page:
+    page.madvise(mmap.MADV_RANDOM)
+    for number in range(540):  # more than the daemon reads at once
+        if os.fork() == 0:
+            page[number * 4096]
+            os._exit(0)
+    print("started", flush=True)
+    ended = [os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(540)]
+    print("read" if set(ended) == {0} else "not read", flush=True)
+"""
+
+
+def test_who_waits_for_a_turn_to_be_read_can_be_killed(image: BuiltImage, here: Place) -> None:
+    with blob_server(image.blobs) as server:
+        here.mount(image, backend_url=server.url, outage_deadline=60.0)
+        server.hold()
+        command = [sys.executable, "-c", _MANY, str(here.mountpoint / "big")]
+        crowd = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert crowd.stdout is not None
+        assert crowd.stdout.readline() == b"started\n"
+        time.sleep(1)
+        readers = [_faulting(here.mountpoint / "hello") for _ in range(2)]
+        time.sleep(0.5)
+        for reader in readers:
+            reader.send_signal(signal.SIGUSR1)  # of which the kernel tells, but of no other
+        time.sleep(0.2)
+        assert [reader.poll() for reader in readers] == [None, None]
+        readers[0].kill()
+        assert readers[0].wait(5) == -signal.SIGKILL
+        server.release()
+        assert crowd.communicate(timeout=30)[0] == b"read\n"
+        assert readers[1].communicate(timeout=10)[0] == b"hello world\n"
+        assert readers[0].stdout is not None
+        readers[0].stdout.close()
+        here.unmount()
