@@ -27,11 +27,15 @@ _OPAQUE = b".wh..wh..opq"
 
 @dataclass
 class Stack:
-    """A tree with its blobs, and how its bootstrap is to be written."""
+    """A tree with its blobs, and how its bootstrap is to be written.
+
+    `first` are the chunks that it had before the first layer was put on it, by blob and position.
+    """
 
     root: Node
     blobs: list[BlobRecord]
     options: BootstrapOptions
+    first: dict[tuple[int, int], Chunk] | None = None
 
     @classmethod
     def of(cls, bootstrap: Bootstrap) -> Stack:
@@ -74,13 +78,13 @@ class Stack:
         References beyond `blobs` are to `known`, which the stack has already.
         """
         first, places = len(self.blobs), {blob.blob_id: blob.index for blob in self.blobs}
-        own: dict[tuple[int, int], Chunk] = {}
-        if known:
-            own = {
+        if self.first is None:
+            self.first = {
                 (chunk.blob_index, chunk.position): chunk
                 for node in inodes(self.root)
                 for chunk in node.chunks
             }
+        own = self.first
 
         def changed(chunk: Chunk) -> Chunk:
             if chunk.blob_index == HOLE:

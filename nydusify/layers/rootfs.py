@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,10 +24,14 @@ _NAMED = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 class RootfsEntries:
     """Every file below `root`, directories before what is in them, links to them after.
 
-    `xattrs` are all that the entry just yielded has, also those that no layer keeps.
+    `xattrs` are all that the entry just yielded has, also those that no layer keeps. Nothing is
+    looked at of what is at or below the paths `without`.
     """
 
-    def __init__(self, root: Path, advance: Callable[[int], None]) -> None:
+    def __init__(
+        self, root: Path, advance: Callable[[int], None], without: Collection[bytes] = ()
+    ) -> None:
+        self._without = frozenset(without)
         self.xattrs: dict[bytes, bytes] = {}
         self._root = os.fsencode(root)
         self._advance = advance
@@ -49,7 +53,8 @@ class RootfsEntries:
                     entry = self._entry(path)
                     if entry.kind == stat.S_IFDIR:
                         names = sorted(map(os.fsencode, os.listdir(self._open(path))), reverse=True)
-                        todo += [path + b"/" + name if path else name for name in names]
+                        below = [path + b"/" + name if path else name for name in names]
+                        todo += [each for each in below if each not in self._without]
                 yield entry
         finally:
             self._close()

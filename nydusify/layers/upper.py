@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from fs.format.errors import FormatError
@@ -26,15 +26,22 @@ _OPAQUE = b".wh..wh..opq"
 class UpperEntries:
     """As nydusify.layers.sources.Entries. `spec` says how lower names are hidden (one of SPECS).
 
-    `whiteouts` and `opaque` are complete once all entries were read.
+    `whiteouts` and `opaque` are complete once all entries were read. Paths in `without` are left
+    out with all below them.
     """
 
-    def __init__(self, root: Path, spec: str, advance: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        spec: str,
+        advance: Callable[[int], None],
+        without: Collection[bytes] = (),
+    ) -> None:
         self.whiteouts: set[bytes] = set()
         self.opaque: list[bytes] = []
         self._root = os.fsencode(root)
         self._spec = spec
-        self._entries = RootfsEntries(root, advance)
+        self._entries = RootfsEntries(root, advance, without)
         self.read = self._entries.read
 
     def __iter__(self) -> Iterator[Entry]:

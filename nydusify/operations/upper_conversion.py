@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -39,10 +39,12 @@ def convert_upper(
     work: Path,
     progress: Progress,
     below: Bootstrap,
+    without: Collection[bytes] = (),
 ) -> ConvertedUpper:
     """The blobs of a directory's files, in `work`, and the layer that it is.
 
     Chunks that `below` has are not stored again: a copied-up file brings only what changed.
+    `without` is as of UpperEntries.
     """
     if not directory.is_dir():
         raise UsageError(f"{directory}: no directory")
@@ -50,7 +52,7 @@ def convert_upper(
 
     @contextmanager
     def open_entries(advance: Callable[[int], None]) -> Iterator[Entries]:
-        opened.append(UpperEntries(directory, spec, advance))
+        opened.append(UpperEntries(directory, spec, advance, without))
         yield opened[-1]
 
     source = SourceLayer(str(directory), "", 0, open_entries)
@@ -65,6 +67,15 @@ def convert_upper(
     for path in opened[-1].opaque:
         layer.opaque.add(_at(converted.root, path))
     return ConvertedUpper(layer, converted.blobs, converted.known)
+
+
+def placed_at(upper: ConvertedUpper, names: Sequence[bytes]) -> ConvertedUpper:
+    """The same with the directory at `names`, where it hides whatever the layers below have."""
+    layer = Layer(upper.layer.name)
+    parent = layer.directory(list(names[:-1]), layer.name)
+    parent.children[names[-1]] = upper.layer.root
+    layer.opaque.add(upper.layer.root)
+    return upper._replace(layer=layer)
 
 
 def _at(root: Node, path: bytes) -> Node:

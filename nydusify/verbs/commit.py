@@ -5,6 +5,8 @@ over a Nydus image, and --source that image. Stop the container first for an ima
 
 example:
   nydusify commit --container build --target registry.example.com/app:built
+  nydusify commit --container build --target registry.example.com/app:built \\
+    --with-path /var/lib/data --with-path '!/tmp'
   nydusify commit --upper /var/lib/x/upper --source registry.example.com/app:nydus \\
     --target registry.example.com/app:changed
 """
@@ -13,10 +15,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fs.format.errors import UsageError
 from nydusify.verbs import words
+
+if TYPE_CHECKING:
+    from nydusify.operations.committing import Paths
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,11 +34,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--root", metavar="DIR", help="lazyrun's root, if not the usual one")
     add("--source", metavar="IMAGE", help="the image below (default: the container's)")
     add("--target", required=True, metavar="IMAGE", help="where the new image goes")
+    add("--with-path", "--with-mount-path", action="append", default=[], metavar="PATH",
+        help="a directory that is mounted in the running container is committed, too; !PATH:"
+        " what was written there is not")  # fmt: skip
     add("--maximum-times", type=int, default=400, metavar="N",
         help="how often an image may be committed (default: %(default)s)")  # fmt: skip
     add("--json", action="store_true", help="tell what was done as JSON")
     words.add_access(parser, sides=True)
     words.add_work_dir(parser)
+
+
+def _paths(texts: list[str]) -> Paths:
+    """As nydusify has them: by commas or one by one, those with a "!" in front left out."""
+    from fs.tar.paths import clean
+    from nydusify.operations.committing import Paths
+
+    added: list[list[bytes]] = []
+    left_out: list[list[bytes]] = []
+    for text in filter(None, (each.strip() for each in ",".join(texts).split(","))):
+        path = text.removeprefix("!")
+        names = clean(os.fsencode(path), "--with-path")
+        if not path.startswith("/") or not names:
+            raise UsageError(f"--with-path {text}: write an absolute path below the root")
+        (added if path == text else left_out).append(names)
+    return Paths(added, left_out)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -59,6 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
             source,
             words.store_of(arguments, "target"),
             progress,
+            paths=_paths(arguments.with_path),
             maximum_times=arguments.maximum_times,
             work_dir=words.work_dir(arguments),
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import succeed
+from tests.e2e.commands import assert_refused, call, succeed
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.overlay, pytest.mark.system]
 
@@ -24,3 +26,49 @@ def test_a_container_that_has_ended(nydus_layout: Path, tmp_path: Path) -> None:
     listing = succeed("nydusify", "inspect", target, "-R", "ls /etc")
     assert '"resolv.conf"' not in listing
     succeed("lazyrun", "rm", *own, "writer")
+
+
+def test_what_is_mounted_in_a_container(nydus_layout: Path, tmp_path: Path) -> None:
+    own = ("--root", tmp_path / "root")
+    volume = tmp_path / "volume"
+    (volume / "below").mkdir(parents=True)
+    (volume / "below/note").write_text("mounted\n")
+    (volume / "motd").write_text("again\n")
+    place = f"oci:{nydus_layout}:nydus"
+    script = "echo written >/etc/motd; echo no >/root/secret; echo up; read line"
+    process = subprocess.Popen(
+        [
+            Path(sys.executable).parent / "lazyrun",
+            "run",
+            "-i",
+            *own,
+            "--name",
+            "mounts",
+            "-v",
+            f"{volume}:/mnt/vol:ro",
+            place,
+            script,
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    target = f"oci:{tmp_path}/out:t"
+    commit = ("nydusify", "commit", "--container", "mounts", *own, "--target", target)
+    try:
+        assert process.stdout
+        assert process.stdout.readline() == "up\n"
+        succeed(*commit, "--with-path", "/mnt/vol", "--with-path", "!/root/secret")
+        for wrong in ("/bin/sh", "/none", "relative", "/"):
+            done = call(*commit, "--with-path", wrong)
+            assert done.returncode in (2, 5, 8)
+            assert done.stderr.count("\n") == 1
+    finally:
+        process.communicate("on\n", timeout=30)
+    said = succeed(
+        "lazyrun", "run", "--rm", *own, target,
+        "cat /etc/motd /mnt/vol/below/note /mnt/vol/motd; test -e /root/secret || echo gone",
+    )  # fmt: skip
+    assert said == "written\nmounted\nagain\ngone\n"
+    assert_refused(call(*commit, "--with-path", "/mnt/vol"), 2, "only a running container")
+    succeed("lazyrun", "rm", *own, "mounts")
