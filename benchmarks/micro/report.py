@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from benchmarks.suite.machine import description
+from benchmarks.suite.records import Records
 
 #: (what, driver) → least ratio to what it is set against.
 LEAST = {
@@ -80,13 +82,15 @@ def markdown(rows: list[Row], heading: str) -> str:
     return "\n".join([*lines, "", heading])
 
 
-def write_lines(rows: list[Row], path: Path, **where: object) -> None:
-    """One JSON map a row, each with all there is to say about the run."""
-    with path.open("w") as out:
-        for row in rows:
-            figures = {
-                "what": row.what, "driver": row.driver, "unit": row.unit, "median": row.value,
-                "ratio": row.ratio, "target": row.target, "met": row.met,
-                "samples": row.samples, "native": row.native, **where,
-            }  # fmt: skip
-            out.write(json.dumps(figures) + "\n")
+def write_lines(rows: list[Row], path: Path, head: dict[str, object]) -> None:
+    """A record as the startup suite's: a "head" with machine and commit, then a "figure" a row."""
+    path.unlink(missing_ok=True)
+    records = Records([], path)
+    records.add("head", **head, **description(None))
+    for row in rows:
+        records.add(
+            "figure", what=row.what, driver=row.driver, unit=row.unit, median=row.value,
+            ratio=row.ratio, target=row.target, met=row.met,
+            samples=row.samples, native=row.native,
+        )  # fmt: skip
+    records.add("end")

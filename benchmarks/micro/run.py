@@ -4,14 +4,15 @@ The same tree is unpacked on the disk and mounted from an image whose chunks are
 local cache. "all dropped" empties the kernel's caches on both sides; "mount fresh" is a new
 mount over a warm disk, and is set against ext4 when warm. "to the kernel alone" sets a warm loop
 against the same one with the worker stopped (SIGSTOP): the rate that the kernel reaches from its
-caches on a FUSE mount that nobody serves. Other ratios are to ext4. Needs root, gcc and /dev/fuse.
+caches on a FUSE mount that nobody serves. A conversion is set against one core's zstd, a mount of
+many files against one of 1000 (there less is better), a container's start against runc's; other
+ratios are to ext4. Needs root, gcc, runc, zstd and /dev/fuse.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -24,12 +25,14 @@ from pathlib import Path
 
 from benchmarks.isolation import isolate, left_behind
 from benchmarks.measure import drop_caches
+from benchmarks.micro import tools
 from benchmarks.micro.probes import Place, Probe, processor_seconds, resident
 from benchmarks.micro.report import Row, markdown, write_lines
 from benchmarks.micro.trees import Tree, make_names, make_tree
 from benchmarks.record import machine
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 DRIVERS = ("erofs", "fuse")
 _NATIVE = "ext4"
 Samples = dict[tuple[str, str], list[float]]
@@ -46,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--driver", choices=DRIVERS, help="only this one")
     top.add_argument("--repeats", type=int, default=3, metavar="N")
     top.add_argument("--json", type=Path, metavar="FILE", help="write JSON lines there")
+    top.add_argument("--record", action="store_true", help="renew benchmarks/results/micro.*")
     top.add_argument("--work", type=Path, default=CACHE, metavar="DIR", help="on the disk to use")
     return top
 
@@ -70,8 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(f"\n{markdown(rows, heading)}")
     if arguments.json:
-        write_lines(rows, arguments.json, run=heading, kernel=platform.release())
+        write_lines(rows, arguments.json, {"asked": asked(arguments), "load": load})
+    if arguments.record:
+        write_lines(rows, RESULTS / "micro.jsonl", {"asked": asked(arguments), "load": load})
+        (RESULTS / "micro.md").write_text(
+            f"# Single operations\n\n{__doc__}\n{markdown(rows, heading)}\n"
+        )
     return 0
+
+
+def asked(arguments: argparse.Namespace) -> dict[str, object]:
+    names = ("files", "large", "names", "instances", "driver", "repeats")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def _say(text: str) -> None:
@@ -119,7 +133,12 @@ class _Measurement:
             rows += self._mounting()
         for place in self._places if self._arguments.instances else ():
             rows += self._memory(place)
-        return rows
+        _say("conversion, and start of a container")
+        return [
+            *rows,
+            tools.conversion(self._work, self._arguments.repeats),
+            tools.runner_start(self._work, self._arguments.repeats),
+        ]
 
     def _loops(self) -> list[tuple[str, str, Callable[[Path, Tree], float]]]:
         probe = self._probe
@@ -215,7 +234,13 @@ class _Measurement:
                     taken.append(place.mount_seconds(source) * 1e3)
             rows += [
                 Row("mount, 1000 files", place.driver, "ms", seconds[few]),
-                Row(f"mount, {self._arguments.names} files", place.driver, "ms", seconds[many]),
+                Row(
+                    f"mount, {self._arguments.names} files, to 1000",
+                    place.driver,
+                    "ms",
+                    seconds[many],
+                    seconds[few],
+                ),
             ]
         return rows
 

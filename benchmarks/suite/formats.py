@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -192,6 +193,7 @@ class Shelf:
     def _convert(
         self, form: Format, subject: Subject, data: Path, host: str, work: Path, place: Path
     ) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
         for older in self._directory.glob(f"{subject.name}-20*-{form.tag}-*"):
             shutil.rmtree(older)
         before = _files(data)
@@ -199,15 +201,14 @@ class Shelf:
         start = time.monotonic()
         form.convert(conversion, form.tag)
         seconds = time.monotonic() - start
-        unfinished = work / "unfinished"
-        for file in sorted(_files(data) - before):
-            target = unfinished / "data" / file
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(data / file, target)
         told = {"seconds": round(seconds, 3), "bytes": stored_bytes(conversion.reference(form.tag))}
-        (unfinished / "conversion.json").write_text(json.dumps(told))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.rename(place)
+        with tempfile.TemporaryDirectory(dir=self._directory, prefix="unfinished-") as unfinished:
+            for file in sorted(_files(data) - before):
+                target = Path(unfinished, "whole/data", file)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(data / file, target)
+            Path(unfinished, "whole/conversion.json").write_text(json.dumps(told))
+            Path(unfinished, "whole").rename(place)
 
 
 def _files(data: Path) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,11 +28,17 @@ def test_a_tiny_run_has_all_rows(tmp_path: Path) -> None:
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    head, *rows, end = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert (head["record"], end) == ("head", {"record": "end"})
+    assert head["asked"]["files"] == 200
+    assert head["kernel"] in os.uname().release
+    assert head["commit"]
     found = {(row["what"], row["driver"]) for row in rows}
     assert found >= LEAST.keys() | MOST.keys()
     assert all(row["median"] > 0 for row in rows if row["unit"] not in ("us", "of the kernel"))
-    assert all("commit" in row["run"] for row in rows)
+    against = {row["what"] for row in rows if row["driver"] in ("nydusify", "lazyrun")}
+    assert against == {"conversion, to zstd -3", "start of a container, to runc"}
+    assert all(row["ratio"] > 0 for row in rows if row["what"] in against)
     for row in rows:
         assert f"| {row['what']} | {row['driver']} |" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["lines"]
