@@ -1,4 +1,4 @@
-"""One file of 5 GiB: past 4 GiB in tar, blob and file, through memory of a few chunks."""
+"""A file of 5 GiB, past 4 GiB everywhere, and a layer of 20 GiB: in memory of a few chunks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from fs.mounts import MNT_DETACH, MS_RDONLY, mount, umount
 from tests.scale.images import bootstrap_of, convert, mounted
 from tests.scale.layers import MIB, LargeFile, write_end
-from tests.scale.processes import Figures, own_memory
+from tests.scale.processes import Figures, measure, own_memory
 
 pytestmark = [pytest.mark.scale, pytest.mark.root, pytest.mark.fuse]
 
@@ -88,3 +89,29 @@ def test_the_kernel_reads_the_same(large: tuple[Path, Figures]) -> None:
         finally:
             umount(target, MNT_DETACH)
     assert read == FILE.read(offset, 8 * MIB)
+
+
+def test_a_layer_of_20_gib_comes_through_a_pipe(work: Path) -> None:
+    """Of many files; nothing of it lies on the disk, nor does memory hold it."""
+    pipe, layout = work / "pipe", work / "many.layout"
+    os.mkfifo(pipe)
+    counts = range(490, 530)
+
+    def feed() -> None:
+        with pipe.open("wb", buffering=MIB) as out:
+            for count in counts:
+                LargeFile(count).write(out, f"d/{count}")
+            write_end(out)
+
+    feeder = Thread(target=feed)
+    feeder.start()
+    figures = measure(
+        "nydusify", "convert", "--source", f"layer:{pipe}", "--target", f"oci:{layout}:nydus",
+        "--work-dir", work, timeout=900,
+    )  # fmt: skip
+    feeder.join()
+    size = sum(counts) * MIB
+    print(f"convert of {size / MIB:.0f} MiB: {figures.peak / MIB:.0f} MiB, {figures.seconds:.1f} s")
+    assert size > 19 << 30
+    assert figures.peak < 150 * MIB
+    shutil.rmtree(layout)
