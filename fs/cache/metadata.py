@@ -26,10 +26,10 @@ from typing import NamedTuple
 import trio
 
 from fs.cache.fetch import Fetching
-from fs.format import blobfile, blobmeta
-from fs.format.blobtable import BlobFeature, BlobRecord
+from fs.format import blobfile, blobmeta, codec
+from fs.format.blobtable import BlobFeature, BlobRecord, Compressor
 from fs.format.buffer import Buffer
-from fs.format.errors import FormatError, VerifyError
+from fs.format.errors import FormatError, VerifyError, local_errors
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ _NONE = bytes(32)
 #: Of a blob with metadata only: contexts and dictionaries of a layer of many gigabytes.
 _MAX_METADATA = 1 << 30
 _REQUEST = 8 << 20
+#: Chunk information of so many bytes, of a million chunks, is decoded in memory.
+_LARGE = 32 << 20
 #: Table of contents, and the tar header behind it.
 _MAX_TOC = 64 << 10
 
@@ -70,12 +72,12 @@ async def chunk_information(
         stored = await _fetch_separate(blob, fetcher, where)
         start = blob.ci_offset
         stored = stored[start : start + blob.ci_compressed_size + blobmeta.HEADER_SIZE]
-        found = await trio.to_thread.run_sync(_unpack, stored, blob, ())
+        found = await trio.to_thread.run_sync(_unpack, stored, blob, (), cache)
     else:
         toc = await _fetch_toc(blob, fetcher, where) if proof else ()
         start, length = blobmeta.chunk_info_range(blob)
         stored = await _fetch(fetcher, blob.blob_id, start, length, where)
-        found = await trio.to_thread.run_sync(_unpack, stored, blob, toc)
+        found = await trio.to_thread.run_sync(_unpack, stored, blob, toc, cache)
     if kept:
         await trio.to_thread.run_sync(_keep, kept, found)
     return found
@@ -119,15 +121,38 @@ async def _fetch(fetcher: Fetching, name: str, start: int, length: int, where: s
     return b"".join(parts)
 
 
-def _unpack(stored: bytes, blob: BlobRecord, toc: Sequence[blobfile.TocEntry]) -> ChunkInformation:
+def _unpack(
+    stored: bytes, blob: BlobRecord, toc: Sequence[blobfile.TocEntry], cache: str | None
+) -> ChunkInformation:
     """The array from its bytes in a blob, with the digests of `toc` if there are any."""
-    header, array = blobmeta.read_chunk_info(stored, blob)
-    parts = {blobfile.META: array, blobfile.META_HEADER: stored[blob.ci_compressed_size :]}
+    header, packed = blobmeta.split_chunk_info(stored, blob)
+    array, digest = _decoded(packed, blob, cache)
+    header_digest = hashlib.sha256(stored[blob.ci_compressed_size :]).digest()
+    parts = {blobfile.META: digest, blobfile.META_HEADER: header_digest}
     for entry in toc:
-        content = parts.get(entry.name)
-        if content is not None and hashlib.sha256(content).digest() != entry.digest:
+        if parts.get(entry.name, entry.digest) != entry.digest:
             raise VerifyError(f"blob {blob.blob_id}: {entry.name} does not have its digest")
     return ChunkInformation(header, array)
+
+
+def _decoded(packed: memoryview, blob: BlobRecord, cache: str | None) -> tuple[Buffer, bytes]:
+    """The array and its sha256. A large one is a file without a name, and no memory of ours:
+    what it decodes to is the blob's own word.
+    """
+    where = f"blob {blob.blob_id}: chunk information"
+    size, compressor = blob.ci_uncompressed_size, blob.ci_compressor
+    if size <= _LARGE or compressor == Compressor.NONE:
+        array = codec.decompress(compressor, packed, size, where)
+        return array, hashlib.sha256(array).digest()
+    if compressor != Compressor.ZSTD:
+        raise FormatError(f"{size} bytes, compressed otherwise than with zstd", where)
+    digest = hashlib.sha256()
+    with local_errors(cache or tempfile.gettempdir()), tempfile.TemporaryFile(dir=cache) as file:
+        for piece in codec.decompress_zstd_pieces(packed, size, where):
+            digest.update(piece)
+            file.write(piece)
+        file.flush()
+        return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), digest.digest()
 
 
 def _open(path: str) -> ChunkInformation | None:
@@ -144,13 +169,13 @@ def _open(path: str) -> ChunkInformation | None:
 
 def _keep(path: str, found: ChunkInformation) -> None:
     """Write the file whole or not at all; a disk that refuses costs a request at a later mount."""
-    content = blobmeta.write_blob_meta(bytes(found.array), found.header)
     temporary = ""
     try:
         directory = os.path.dirname(path)
         with tempfile.NamedTemporaryFile(dir=directory, prefix=".meta-", delete=False) as file:
             temporary = file.name
-            file.write(content)
+            file.write(found.array)
+            file.write(blobmeta.blob_meta_end(len(found.array), found.header))
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, path)

@@ -22,14 +22,22 @@ from fs.format.errors import FormatError
 _ATTRIBUTE = "user.nydus-fs.whole."
 
 
-def image_key(bootstrap: str) -> str:
-    """The name of an image in the mark: a digest of the bootstrap in this file."""
+def bootstrap_key(bootstrap: str) -> str:
+    """The name of an image in the mark, of a bootstrap about which nothing is known: its digest.
+
+    It costs a pass over the file.
+    """
     with open(bootstrap, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise FormatError("empty file", bootstrap)
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     with content, memoryview(content) as view:
-        return codec.digest(Digester.BLAKE3, view)[:16].hex()
+        return "file-" + codec.digest(Digester.BLAKE3, view)[:20].hex()
+
+
+def layer_key(digest: str) -> str:
+    """The same for the bootstrap that was taken from the layer with this sha256, and verified."""
+    return "layer-" + digest[:40]
 
 
 def mark(path: str, image: str, blob: BlobRecord) -> None:

@@ -18,7 +18,7 @@ from fs.cache.store import CacheStore
 from fs.daemon.order import Order, default_cache_dir
 from fs.format.errors import Failure
 from fs.image.record import ImageRecord
-from fs.image.source import Resolved, open_backend, resolve
+from fs.image.source import Resolved, layer_of, open_backend, resolve
 from fs.image.tree import Image, map_bootstrap
 
 Key = tuple[object, ...]
@@ -112,7 +112,8 @@ class Engine:
                 bootstrap = await trio.to_thread.run_sync(map_bootstrap, resolved.bootstrap)
                 origin = await self._origin(origin_key, order)
                 store = self._store(store_key)
-                image = Image(bootstrap, store, origin.fetcher)
+                layer = layer_of(resolved.bootstrap, _cache_dir(order))
+                image = Image(bootstrap, store, origin.fetcher, layer)
                 shared = self._images[key] = Shared(key, image, origin_key, origin)
                 shared.store = store
                 origin.users += 1

@@ -164,7 +164,7 @@ class ErofsDriver:
         small = sum(blob.chunk_count for blob in image.bootstrap.blobs) <= _SMALL
         for blob in image.bootstrap.blobs:
             path = image.data_path(blob.index)
-            key = key or await trio.to_thread.run_sync(_key_if_any, image.bootstrap.name, path)
+            key = key or await trio.to_thread.run_sync(_key_if_any, image, path)
             local = None
             if key:
                 local = whole.open_marked(path, key, blob)
@@ -191,7 +191,7 @@ class ErofsDriver:
         image = instance.image
         opened = [blob for blob in image.bootstrap.blobs if image.opened(blob.index)]
         if opened:
-            key = await trio.to_thread.run_sync(whole.image_key, image.bootstrap.name)
+            key = await trio.to_thread.run_sync(image.key)
             for blob in opened:
                 await _mark(image, blob, key)
 
@@ -290,9 +290,9 @@ def _probe_image() -> bytes:
     return target.getvalue()
 
 
-def _key_if_any(bootstrap: str, path: str) -> str:
-    """The image's key if there is a local file at all: it costs a pass over the bootstrap."""
-    return whole.image_key(bootstrap) if os.path.exists(path) else ""
+def _key_if_any(image: Image, path: str) -> str:
+    """The image's key if there is a local file at all: it may cost a pass over the bootstrap."""
+    return image.key() if os.path.exists(path) else ""
 
 
 async def _mark(image: Image, blob: BlobRecord, key: str) -> None:

@@ -7,7 +7,7 @@ bootstrap layer it is not, and is padded to 4096. See docs/format.md, "Chunk inf
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import NamedTuple
 
@@ -24,6 +24,8 @@ _PADDING = 4096
 _MAX_CHUNKS = 1 << 24
 #: Contexts and dictionaries included; far above what 2^24 chunks of 24 bytes take.
 _MAX_ARRAY = 1 << 30
+#: Of one piece that holds chunks, behind the entries (see contexts.py).
+CONTEXT_SIZE = 40
 
 # magic, features, ci_compressor, ci_entries, ci_offset, ci_compressed_size,
 # ci_uncompressed_size, contexts_offset, contexts_size, contexts_count
@@ -65,8 +67,11 @@ def unpack_header(data: Buffer, name: str) -> BlobMetaHeader:
         raise FormatError("no chunk information header", name)
     header = BlobMetaHeader(*fields)
     expected = header.ci_entries * header.entry_size
-    if header.features & (BlobFeature.ZRAN | BlobFeature.BATCH):
+    if header.features & BlobFeature.ZRAN:
         possible = expected <= header.ci_uncompressed_size <= _MAX_ARRAY
+    elif header.features & BlobFeature.BATCH:  # no more batches than chunks
+        most = expected + header.ci_entries * CONTEXT_SIZE + _PADDING
+        possible = expected <= header.ci_uncompressed_size <= most
     else:
         possible = expected == header.ci_uncompressed_size
     if not possible or header.ci_entries > _MAX_CHUNKS:
@@ -78,14 +83,20 @@ def unpack_header(data: Buffer, name: str) -> BlobMetaHeader:
     return header
 
 
-def chunk_rows(array: Buffer, header: BlobMetaHeader, where: str) -> Iterator[ChunkRow]:
-    """The entries of an uncompressed array as they stand, by position."""
+def chunk_rows(
+    array: Buffer, header: BlobMetaHeader, where: str, positions: Iterable[int] | None = None
+) -> Iterator[ChunkRow]:
+    """The entries of an uncompressed array as they stand, by position.
+
+    All of them, or those at `positions`, which there must be.
+    """
     size = header.ci_entries * header.entry_size
     if len(array) < size:
         raise FormatError(f"{len(array)} bytes of chunk information, expected {size}", where)
     entries = memoryview(array)[:size]
+    wanted = range(header.ci_entries) if positions is None else positions
     v2 = header.features & BlobFeature.CHUNK_INFO_V2
-    return rows_v2(entries) if v2 else rows_v1(entries)
+    return rows_v2(entries, wanted) if v2 else rows_v1(entries, wanted)
 
 
 def chunk_info_range(blob: BlobRecord) -> tuple[int, int]:
@@ -93,8 +104,11 @@ def chunk_info_range(blob: BlobRecord) -> tuple[int, int]:
     return blob.ci_offset, blob.ci_compressed_size + HEADER_SIZE
 
 
-def read_chunk_info(data: Buffer, blob: BlobRecord) -> tuple[BlobMetaHeader, bytes]:
-    """Header and uncompressed array, from the bytes at `chunk_info_range(blob)`."""
+def split_chunk_info(data: Buffer, blob: BlobRecord) -> tuple[BlobMetaHeader, memoryview]:
+    """Header and compressed array, from the bytes at `chunk_info_range(blob)`.
+
+    The array has `blob.ci_uncompressed_size` bytes, or it is none.
+    """
     where = f"blob {blob.blob_id[:12]}: chunk information"
     array, header_bytes = _split(data, blob.ci_compressed_size, where)
     header = unpack_header(header_bytes, where)
@@ -104,12 +118,24 @@ def read_chunk_info(data: Buffer, blob: BlobRecord) -> tuple[BlobMetaHeader, byt
         blob.ci_uncompressed_size,
     ):
         raise FormatError("its header contradicts the bootstrap", where)
+    return header, array
+
+
+def read_chunk_info(data: Buffer, blob: BlobRecord) -> tuple[BlobMetaHeader, bytes]:
+    """Header and uncompressed array, from the bytes at `chunk_info_range(blob)`."""
+    header, array = split_chunk_info(data, blob)
+    where = f"blob {blob.blob_id[:12]}: chunk information"
     return header, codec.decompress(blob.ci_compressor, array, blob.ci_uncompressed_size, where)
 
 
 def write_blob_meta(array: bytes | bytearray, header: BlobMetaHeader) -> bytes:
     """The file `<id>.blob.meta`: the uncompressed array, padded, then the header."""
-    return b"".join([array, bytes(-len(array) % _PADDING), header.pack()])
+    return b"".join([array, blob_meta_end(len(array), header)])
+
+
+def blob_meta_end(size: int, header: BlobMetaHeader) -> bytes:
+    """What follows an array of `size` bytes in that file."""
+    return bytes(-size % _PADDING) + header.pack()
 
 
 def read_blob_meta(data: Buffer, name: str) -> tuple[BlobMetaHeader, memoryview]:

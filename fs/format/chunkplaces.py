@@ -72,13 +72,12 @@ def _placed(
     blob: BlobRecord,
     where: str,
 ) -> Iterator[ChunkRow]:
-    rows = {position: row for row, position in enumerate(table.positions)}
     begun: dict[int, int] = {}
     left: dict[int, int] = {}
-    for entry in chunk_rows(array, header, where):
-        row = rows.get(entry.position)
-        if row is None:
-            continue  # a chunk that this image does not use
+    if max(table.positions, default=-1) >= header.ci_entries:
+        raise FormatError(f"chunk {max(table.positions)} of {header.ci_entries}", where)
+    # Only those that this image uses: the blob may have, or claim to have, many more.
+    for row, entry in enumerate(chunk_rows(array, header, where, table.positions)):
         chunk = table.row(row)
         if (entry.uncompressed_offset, entry.uncompressed_size) != (
             chunk.uncompressed_offset,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import zlib
+from collections.abc import Iterator
 from typing import cast
 
 import lz4.block
@@ -25,6 +26,7 @@ Data = bytes | bytearray | memoryview
 _DEFAULT_ZSTD_LEVEL = 3
 _DEFAULT_GZIP_LEVEL = 6
 _GZIP_WINDOW_BITS = 31
+_PIECE = 1 << 20
 #: The largest window that a chunk may ask for: no chunk is longer than 16 MiB.
 _MAX_ZSTD_WINDOW = 16 << 20
 #: The same of a layer's frames, which others made: podman's ask for 32 MiB. No more of it is
@@ -109,6 +111,22 @@ def decompress_frames(data: Data, size: int, where: str = "") -> bytes:
     if len(result) != size:
         raise FormatError(f"zstd frames hold {len(result)} bytes, expected {size}", where)
     return result
+
+
+def decompress_zstd_pieces(data: Data, size: int, where: str = "") -> Iterator[bytes]:
+    """As `decompress`, for one zstd frame that may be large: a piece at a time."""
+    left = size
+    try:
+        stream = _state.decompressor.stream_reader(data)
+        while piece := stream.read(min(_PIECE, left + 1)):
+            left -= len(piece)
+            if left < 0:
+                break
+            yield piece
+    except zstandard.ZstdError as error:
+        raise FormatError(f"zstd data does not decode: {error}", where) from error
+    if left:
+        raise FormatError(f"zstd frame holds other than the {size} bytes expected", where)
 
 
 def digest(digester: int, data: Data) -> bytes:

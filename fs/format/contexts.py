@@ -8,23 +8,24 @@ See docs/format.md, "Contexts".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from struct import Struct
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, overload
 
-from fs.format.blobmeta import BlobMetaHeader
+from fs.format.blobmeta import CONTEXT_SIZE, BlobMetaHeader
 from fs.format.buffer import Buffer
 from fs.format.errors import FormatError
 
 _BATCH = Struct("<2I32x")
 _ZRAN = Struct("<3Q3I2B2x")
-CONTEXT_SIZE = 40
 assert _ZRAN.size == _BATCH.size == CONTEXT_SIZE
 
 #: What one piece may decode to; Nydus's daemon takes no more.
 MAX_PIECE = 16 << 20
 #: As far back as deflate can refer.
 DICTIONARY_SIZE = 32 << 10
+
+_Context = TypeVar("_Context")
 
 
 class BatchContext(NamedTuple):
@@ -80,27 +81,47 @@ def pack_slices(contexts: Sequence[ZranContext], dictionaries: Iterable[bytes]) 
     return bytes(records + content)
 
 
-def batch_contexts(array: Buffer, header: BlobMetaHeader, where: str) -> list[BatchContext]:
-    """The batches of a blob, from its uncompressed chunk information array."""
-    return [BatchContext._make(fields) for fields in _contexts(_BATCH, array, header, where)]
+class _Contexts(Sequence[_Context]):
+    """The contexts in an array, each unpacked when it is asked for: there may be millions."""
+
+    def __init__(
+        self, make: Callable[..., _Context], record: Struct, array: Buffer, header: BlobMetaHeader,
+        where: str,
+    ) -> None:  # fmt: skip
+        start, count = header.contexts_offset, header.contexts_count
+        end = start + count * record.size
+        if end > len(array) or count * record.size > header.contexts_size:
+            raise FormatError(f"{count} contexts reach past the end", where)
+        self._make = make
+        self._record = record
+        self._view = memoryview(array)[start:end]
+
+    def __len__(self) -> int:
+        return len(self._view) // self._record.size
+
+    @overload
+    def __getitem__(self, index: int) -> _Context: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[_Context]: ...
+
+    def __getitem__(self, index: int | slice) -> _Context | Sequence[_Context]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        return self._make(*self._record.unpack_from(self._view, place * self._record.size))
 
 
-def zran_contexts(array: Buffer, header: BlobMetaHeader, where: str) -> list[ZranContext]:
+def batch_contexts(array: Buffer, header: BlobMetaHeader, where: str) -> Sequence[BatchContext]:
+    """The batches of a blob, from its uncompressed chunk information array, which must stay."""
+    return _Contexts(BatchContext, _BATCH, array, header, where)
+
+
+def zran_contexts(array: Buffer, header: BlobMetaHeader, where: str) -> Sequence[ZranContext]:
     """The slices of a blob that refers into a gzip file."""
-    return [ZranContext._make(fields) for fields in _contexts(_ZRAN, array, header, where)]
+    return _Contexts(ZranContext, _ZRAN, array, header, where)
 
 
 def dictionaries(array: Buffer, header: BlobMetaHeader) -> memoryview:
     """All dictionaries; `dict_offset` counts from its start."""
     start = header.contexts_offset + header.contexts_count * CONTEXT_SIZE
     return memoryview(array)[start : header.contexts_offset + header.contexts_size]
-
-
-def _contexts(
-    record: Struct, array: Buffer, header: BlobMetaHeader, where: str
-) -> Iterator[tuple[int, ...]]:
-    start = header.contexts_offset
-    end = start + header.contexts_count * record.size
-    if end > len(array) or header.contexts_count * record.size > header.contexts_size:
-        raise FormatError(f"{header.contexts_count} contexts reach past the end", where)
-    return record.iter_unpack(memoryview(array)[start:end])

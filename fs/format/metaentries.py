@@ -143,9 +143,10 @@ def _check_fits(row: ChunkRow, max_compressed: int) -> None:
         raise FormatError(f"chunk {row.position} does not fit into chunk information")
 
 
-def rows_v1(entries: memoryview) -> Iterator[ChunkRow]:
-    """The rows in an array of v1."""
-    for position, (first, second) in enumerate(_V1.iter_unpack(entries)):
+def rows_v1(entries: memoryview, positions: Iterable[int]) -> Iterator[ChunkRow]:
+    """The rows at `positions` of an array of v1."""
+    for position in positions:
+        first, second = _V1.unpack_from(entries, position * V1_SIZE)
         usize = (first >> 44) + (first >> 8 & 0xF) * (1 << 20) + 1
         csize = (second >> 44) + (second >> 40 & 0xF) * (1 << 20) + 1
         flags = _COMPRESSED if csize != usize else 0
@@ -154,10 +155,11 @@ def rows_v1(entries: memoryview) -> Iterator[ChunkRow]:
         )
 
 
-def rows_v2(entries: memoryview) -> Iterator[ChunkRow]:
-    """The rows in an array of v2."""
+def rows_v2(entries: memoryview, positions: Iterable[int]) -> Iterator[ChunkRow]:
+    """The rows at `positions` of an array of v2."""
     names = {bits: sum(flag for bit, flag in _V2_FLAGS.items() if bits & bit) for bits in range(32)}
-    for position, (first, second, data) in enumerate(_V2.iter_unpack(entries)):
+    for position in positions:
+        first, second, data = _V2.unpack_from(entries, position * V2_SIZE)
         flags = names.get(first >> 56)
         if flags is None:
             raise FormatError(f"chunk {position} has unknown flags {first >> 56:#x}")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -49,6 +50,8 @@ from fs.registry.retry import RetryPolicy
 from fs.registry.store import Image, ImageReader, StoreOptions, open_again, open_reader
 
 log = logging.getLogger(__name__)
+
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class SourceOptions(Protocol):
@@ -237,6 +240,17 @@ def local_bootstrap(reader: ImageReader, layer: Descriptor, cache_dir: str) -> s
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return path
+
+
+def layer_of(bootstrap: str, cache_dir: str) -> str | None:
+    """The sha256 of the layer that a bootstrap in the cache is of; None for another file.
+
+    What stands there under a digest was verified with it, and nobody else can write there.
+    """
+    directory, name = os.path.split(bootstrap)
+    parent, digest = os.path.split(directory)
+    here = os.path.abspath(parent) == os.path.join(os.path.abspath(cache_dir), "bootstraps")
+    return digest if here and name == BOOTSTRAP and _SHA256.match(digest) else None
 
 
 def _fill(reader: ImageReader, layer: Descriptor, directory: str) -> None:

@@ -20,7 +20,7 @@ from fs.cache.fetch import Fetcher
 from fs.cache.readahead import ReadAhead
 from fs.cache.store import CacheStore
 from fs.cache.tarball import record_of
-from fs.cache.whole import count_here
+from fs.cache.whole import bootstrap_key, count_here, layer_key
 from fs.format.blobtable import STARTUP_FEATURES, WHOLE_FEATURES, BlobFeature, BlobRecord
 from fs.format.bootstrap import Bootstrap, DirEntry, Extent, Inode
 from fs.format.chunkplaces import placed
@@ -35,10 +35,16 @@ _mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 
 class Image:
-    """One image. `store` holds its caches and `fetcher` fills them."""
+    """One image. `store` holds its caches and `fetcher` fills them.
 
-    def __init__(self, bootstrap: Bootstrap, store: CacheStore, fetcher: Fetcher) -> None:
+    `layer` is the sha256 of the layer that the bootstrap was verified with, if there is one.
+    """
+
+    def __init__(
+        self, bootstrap: Bootstrap, store: CacheStore, fetcher: Fetcher, layer: str | None = None
+    ) -> None:
         self.bootstrap = bootstrap
+        self._layer = layer
         self._store = store
         self._fetcher = fetcher
         self._blobs: dict[int, BlobCache] = {}
@@ -62,6 +68,10 @@ class Image:
     @property
     def inode_count(self) -> int:
         return self.bootstrap.inode_count
+
+    def key(self) -> str:
+        """A name that only bootstraps of the same bytes have. May read all of it; any thread."""
+        return layer_key(self._layer) if self._layer else bootstrap_key(self.bootstrap.name)
 
     @property
     def data_size(self) -> int:

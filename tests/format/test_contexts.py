@@ -51,7 +51,7 @@ def test_a_blob_with_batches_describes_them() -> None:
     start = record.ci_offset - len(data)
     size = record.ci_compressed_size + blobmeta.HEADER_SIZE
     header, array = blobmeta.read_chunk_info(trailer.data[start : start + size], record)
-    assert batch_contexts(array, header, "batches") == batches
+    assert list(batch_contexts(array, header, "batches")) == batches
     rows = list(blobmeta.chunk_rows(array, header, "batches"))
     assert [(row.context, row.within, row.compressed_offset) for row in rows] == [
         (0, 0, 0),

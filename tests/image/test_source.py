@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from fs.cache.whole import bootstrap_key, layer_key
 from fs.daemon.order import MountOptions
 from fs.format.errors import (
     AccessError,
@@ -19,7 +20,7 @@ from fs.format.errors import (
     UsageError,
     VerifyError,
 )
-from fs.image.source import open_backend, resolve
+from fs.image.source import layer_of, open_backend, resolve
 from fs.registry.store import StoreOptions
 from tests.image.build import BuiltImage, build_image, sample_tree
 from tests.image.publish import CONFIG, bootstrap_layer, publish
@@ -48,6 +49,34 @@ def test_layout(image: BuiltImage, tmp_path: Path) -> None:
     backend = open_backend(place, MountOptions(), {})
     assert backend.read(image.record.blob_id, 5, 100) == image.blob.read_bytes()[5:105]
     backend.close()
+
+
+def test_only_a_bootstrap_of_the_cache_has_a_known_layer(image: BuiltImage, tmp_path: Path) -> None:
+    place = f"oci:{tmp_path / 'layout'}:app"
+    publish(image, place)
+    cache = tmp_path / "cache"
+    path = Path(resolve(place, MountOptions(), str(cache), {}).bootstrap)
+    assert layer_of(str(path), str(cache)) == path.parent.name
+    assert layer_of(str(path), str(tmp_path / "other")) is None
+    for copy in (
+        cache / path.parent.name / path.name,
+        path.with_name("other.boot"),
+        path.parent.parent / ".new-x" / path.name,
+        cache / "bootstraps" / path.name,
+    ):
+        assert layer_of(str(copy), str(cache)) is None  # fmt: skip
+
+
+def test_an_image_is_named_by_its_layer_or_else_by_all_its_bytes(
+    image: BuiltImage, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.boot"
+    copy.write_bytes(image.bootstrap.read_bytes())
+    keys = [bootstrap_key(str(image.bootstrap)), bootstrap_key(str(copy))]
+    assert keys[0] == keys[1]
+    copy.write_bytes(copy.read_bytes()[:-1] + b"\1")
+    keys[1:] = [bootstrap_key(str(copy)), layer_key("a" * 64), layer_key("a" * 39 + "b" * 25)]
+    assert len(set(keys)) == 4
 
 
 @pytest.mark.registry

@@ -71,7 +71,7 @@ def decode_blob(image: Bootstrap, index: int, blob: Path, decoded: Path) -> None
     """Write the decoded blob, every chunk verified: what a kernel mount takes as a device."""
     record = image.blobs[index]
     table = image.chunk_table(index)
-    batches: list[BatchContext] = []
+    batches: Sequence[BatchContext] = []
     rows = {}
     with blob.open("rb") as source, decoded.open("wb") as out:
         if record.features & BlobFeature.BATCH:
