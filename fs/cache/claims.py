@@ -11,7 +11,8 @@ is settled once, when a blob is opened, and costs a read nothing.
              at 64 the stamp (u64); at 72 whether the file is frozen (u64)
     columns  of chunk count entries: last use (u32, seconds), offset (u64), size (u32), digest (32)
 
-The stamp is odd while chunks are taken back, and another one afterwards: who
+The file is sparse: blocks are there for what images have in chunks, whatever count a
+bootstrap claims. The stamp is odd while chunks are taken back, and another one afterwards: who
 reads it before and after a read knows that the bytes were there throughout.
 Columns are written before the first bit that rests on them. A claim without
 its chunk binds only as long as somebody has the blob open. A frozen file is one that the
@@ -26,8 +27,9 @@ import mmap
 import os
 import time
 from array import array
+from collections.abc import Iterable, Iterator
+from itertools import compress
 from struct import Struct
-from typing import NamedTuple
 
 from fs.cache.locks import open_file
 from fs.format import chunkmap
@@ -44,18 +46,35 @@ _STAMP = 64
 _FROZEN = 72
 #: As many as a blob's chunk information can have; caps what is allocated.
 _MAX_CHUNKS = 1 << 24
+#: A file for so few chunks, or for so many times those of a table, gets all its blocks at once.
+_FEW = 1 << 16
+_SPARSE = 16
+#: Positions so near are written and allocated together.
+_NEAR = 64
 _CLAIM_SIZE = 8 + 4 + DIGEST_SIZE
 #: Stands for the digest algorithm of pieces that only the sha256 of the whole blob proves;
 #: they are claimed under that digest.
 AS_A_WHOLE = 0xFF
 
 
-class Columns(NamedTuple):
-    """By position. A size of 0: nobody's."""
+class Columns:
+    """By position, as they stand in the file; what is changed here is not changed there.
 
-    offsets: array[int]
-    sizes: array[int]
-    digests: bytearray
+    A size of 0: nobody's. OSError if the file is cut short.
+    """
+
+    def __init__(self, descriptor: int, count: int) -> None:
+        try:
+            mapped = mmap.mmap(
+                descriptor, _size(count), mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE
+            )
+        except ValueError:
+            raise OSError(errno.EIO, "chunk columns are cut short") from None
+        view = memoryview(mapped)
+        offsets, sizes, digests = _starts(count)
+        self.offsets = view[offsets:sizes].cast("Q")
+        self.sizes = view[sizes:digests].cast("I")
+        self.digests = view[digests:]
 
     def digest(self, position: int) -> bytes:
         return bytes(self.digests[position * DIGEST_SIZE : (position + 1) * DIGEST_SIZE])
@@ -77,10 +96,13 @@ class Claims:
         self.used = self._view[HEADER_SIZE:].cast("I")
 
     @classmethod
-    def open(cls, path: str, chunk_count: int, digester: int, *, sole: bool) -> Claims | None:
+    def open(
+        cls, path: str, chunk_count: int, digester: int, table: ChunkTable, *, sole: bool
+    ) -> Claims | None:
         """None when the file is of another digest algorithm or chunk count.
 
-        One that is missing or damaged is made if nobody else (`sole`) uses the blob.
+        One that is missing or damaged is made, with room for `table`, if nobody else (`sole`)
+        uses the blob.
         """
         if chunk_count > _MAX_CHUNKS:
             raise StorageError(f"{path}: {chunk_count} chunks are too many to be kept")
@@ -90,7 +112,7 @@ class Claims:
             if header is None:
                 if not sole:
                     raise OSError(errno.EBUSY, "the chunk columns of a blob in use are damaged")
-                _make(descriptor, chunk_count, digester)
+                _make(descriptor, chunk_count, digester, table)
             elif header != (digester, chunk_count):
                 os.close(descriptor)
                 return None
@@ -146,16 +168,27 @@ class Claims:
         return self._frozen[0] != 0
 
     def columns(self) -> Columns:
-        """A copy; hold the changing lock."""
-        count = self.chunk_count
-        data = os.pread(self.descriptor, _CLAIM_SIZE * count, HEADER_SIZE + 4 * count)
-        if len(data) != _CLAIM_SIZE * count:
-            raise OSError(errno.EIO, "chunk columns are cut short")
-        return Columns(
-            array("Q", data[: 8 * count]),
-            array("I", data[8 * count : 12 * count]),
-            bytearray(data[12 * count :]),
-        )
+        """Hold the changing lock for what must not change meanwhile."""
+        return Columns(self.descriptor, self.chunk_count)
+
+    def claimed(self, columns: Columns) -> array[int]:
+        """The positions that are somebody's, ascending."""
+        _, start, end = _starts(self.chunk_count)
+        found = array("I")
+        for first, last in _data_between(self.descriptor, start, end):
+            places = range((first - start) // 4, min(self.chunk_count, -(-(last - start) // 4)))
+            sizes = columns.sizes[places.start : places.stop]
+            found.extend(compress(places, sizes))
+        return found
+
+    def last_use(self) -> int:
+        """When any chunk was last read."""
+        start, end = HEADER_SIZE, HEADER_SIZE + 4 * self.chunk_count
+        times = [
+            max(self.used[(first - start) // 4 : -(-(last - start) // 4)], default=0)
+            for first, last in _data_between(self.descriptor, start, end)
+        ]
+        return max(times, default=0)
 
     def agree(self, table: ChunkTable, bits: Buffer, *, sole: bool) -> bool:
         """Claim the chunks of `table`; False, and nothing claimed, if it contradicts what binds.
@@ -163,25 +196,32 @@ class Claims:
         `bits` is the chunk map. Hold the changing lock for taking back. StorageError
         when the table contradicts itself.
         """
+        _allocate(self.descriptor, self.chunk_count, table)
         columns = self.columns()
         if _is_same(table, columns):
             return True
+        claimed = self.claimed(columns)
         frozen = self.is_frozen()
-        dropped = sole and not frozen and _drop_unkept(columns, bits)
+        dropped = _drop_unkept(columns, claimed, bits) if sole and not frozen else []
         fresh = _fresh_rows(table, columns)
         if fresh is None or (fresh and frozen):
             return False
+        entered = [table.positions[row] for row in fresh]
         if fresh:
             _enter(table, fresh, columns)
-            if _overlaps(columns):
+            if _overlaps(columns, {*claimed, *entered}):
                 return False
         if fresh or dropped:
-            self._write(columns)
+            self._write(columns, {*dropped, *entered})
         return True
 
-    def _write(self, columns: Columns) -> None:
-        offset = HEADER_SIZE + 4 * self.chunk_count
-        os.pwrite(self.descriptor, b"".join(columns), offset)
+    def _write(self, columns: Columns, positions: Iterable[int]) -> None:
+        offsets, sizes, digests = _starts(self.chunk_count)
+        for first, end in _runs(sorted(positions), _NEAR):
+            os.pwrite(self.descriptor, columns.offsets[first:end], offsets + 8 * first)
+            os.pwrite(self.descriptor, columns.sizes[first:end], sizes + 4 * first)
+            digest = slice(first * DIGEST_SIZE, end * DIGEST_SIZE)
+            os.pwrite(self.descriptor, columns.digests[digest], digests + digest.start)
 
 
 def _header(descriptor: int) -> tuple[int, int] | None:
@@ -199,30 +239,81 @@ def _size(chunk_count: int) -> int:
     return HEADER_SIZE + (4 + _CLAIM_SIZE) * chunk_count
 
 
-def _make(descriptor: int, chunk_count: int, digester: int) -> None:
+def _starts(chunk_count: int) -> tuple[int, int, int]:
+    """Where the columns of offsets, sizes and digests begin."""
+    offsets = HEADER_SIZE + 4 * chunk_count
+    return offsets, offsets + 8 * chunk_count, offsets + 12 * chunk_count
+
+
+def _make(descriptor: int, chunk_count: int, digester: int, table: ChunkTable) -> None:
     os.ftruncate(descriptor, 0)
-    # Without blocks of its own, a full disk would turn a store to the map into SIGBUS.
-    os.posix_fallocate(descriptor, 0, _size(chunk_count))
+    os.ftruncate(descriptor, _size(chunk_count))
+    os.posix_fallocate(descriptor, 0, HEADER_SIZE)
+    _allocate(descriptor, chunk_count, table)
     os.pwrite(descriptor, _HEADER.pack(_MAGIC, _VERSION, digester, chunk_count), 0)
+
+
+def _allocate(descriptor: int, chunk_count: int, table: ChunkTable) -> None:
+    """Blocks for all that `table` has in the file.
+
+    Without blocks of its own, a full disk would turn a store to the map into SIGBUS.
+    """
+    runs: Iterable[tuple[int, int]] = [(0, chunk_count)]
+    if chunk_count > _FEW and chunk_count > _SPARSE * len(table):
+        runs = _runs(sorted(table.positions), _NEAR)
+    columns = [(HEADER_SIZE, 4), *zip(_starts(chunk_count), (8, 4, DIGEST_SIZE), strict=True)]
+    for first, end in runs:
+        for start, width in columns if end else ():
+            os.posix_fallocate(descriptor, start + width * first, width * (end - first))
+
+
+def _runs(positions: Iterable[int], gap: int) -> Iterator[tuple[int, int]]:
+    """First and end of each run of ascending positions, `gap` or fewer apart."""
+    first = end = -1
+    for position in positions:
+        if first < 0 or position - end > gap:
+            if first >= 0:
+                yield first, end
+            first = position
+        end = position + 1
+    if first >= 0:
+        yield first, end
+
+
+def _data_between(descriptor: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file from `start` to `end` that are no holes, in whole multiples of 4."""
+    at = start
+    while at < end:
+        try:
+            at = max(at, os.lseek(descriptor, at, os.SEEK_DATA))
+            hole = os.lseek(descriptor, at, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no more data
+                return
+            raise
+        if at < end:
+            yield at - (at - start) % 4, min(hole, end)
+        at = hole
 
 
 def _is_same(table: ChunkTable, columns: Columns) -> bool:
     """Whether all is claimed already, by one who had the same whole table: the usual case."""
     return (
-        columns.offsets == table.uncompressed_offsets
+        len(table) == len(columns.sizes)
+        and columns.offsets == table.uncompressed_offsets
         and columns.sizes == table.uncompressed_sizes
-        and columns.digests == table.digests
+        and bytes(columns.digests) == table.digests
         and table.positions == array("I", range(len(columns.sizes)))
     )
 
 
-def _drop_unkept(columns: Columns, bits: Buffer) -> bool:
-    dropped = False
-    for position, size in enumerate(columns.sizes):
+def _drop_unkept(columns: Columns, claimed: Iterable[int], bits: Buffer) -> list[int]:
+    dropped = []
+    for position in claimed:
         byte, mask = chunkmap.bit(position)
-        if size and not bits[byte] & mask:
+        if not bits[byte] & mask:
             columns.sizes[position] = 0
-            dropped = True
+            dropped.append(position)
     return dropped
 
 
@@ -255,11 +346,11 @@ def _enter(table: ChunkTable, rows: list[int], columns: Columns) -> None:
         ]
 
 
-def _overlaps(columns: Columns) -> bool:
-    claimed = [position for position, size in enumerate(columns.sizes) if size]
-    claimed.sort(key=columns.offsets.__getitem__)
+def _overlaps(columns: Columns, claimed: Iterable[int]) -> bool:
+    held = [position for position in claimed if columns.sizes[position]]
+    held.sort(key=columns.offsets.__getitem__)
     end = 0
-    for position in claimed:
+    for position in held:
         if columns.offsets[position] < end:
             return True
         end = columns.offsets[position] + columns.sizes[position]

@@ -72,7 +72,7 @@ class BlobFiles:
             data = open_file(prefix + ".data")
             undo.callback(os.close, data)
             sole = try_lock(data)
-            claims = Claims.open(prefix + ".chunks", blob.chunk_count, digester, sole=sole)
+            claims = Claims.open(prefix + ".chunks", blob.chunk_count, digester, table, sole=sole)
             if claims is None:
                 return False
             undo.callback(claims.close)
@@ -232,7 +232,7 @@ class BlobFiles:
         """
         try:
             with changing(self._claims.descriptor, back=True):
-                claimed = sum(map(bool, self._claims.columns().sizes))
+                claimed = len(self._claims.claimed(self._claims.columns()))
                 if claimed != len(positions) or not all(map(self.has, positions)):
                     return False
                 os.fdatasync(self._data)

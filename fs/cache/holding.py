@@ -64,7 +64,7 @@ class Holding:
         """Seconds since 1970."""
         if self.claims is None or not len(self.claims.used):
             return int(os.fstat(self.data).st_mtime)
-        return max(self.claims.used)
+        return self.claims.last_use()
 
     def is_frozen(self) -> bool:
         return self.claims is not None and self.claims.is_frozen()
