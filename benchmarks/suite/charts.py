@@ -66,7 +66,7 @@ def bytes_needed(records: Records) -> Figure | None:
     images = _started(records, network)
     rows = [[_fetched(records, image, mode, network) for image in images] for mode in modes]
     title = f"Fetched until ready, {NETWORKS[network].text} to the registry"
-    subtitle = "MB that came over the network, all headers included; medians."
+    subtitle = "MB, as the network interface counts them; medians."
     return bars(images, modes, rows, "MB", (title, subtitle, source(records)))
 
 

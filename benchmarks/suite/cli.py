@@ -22,7 +22,7 @@ from benchmarks.suite.lazy import stargz_daemon
 from benchmarks.suite.modes import Mode
 from benchmarks.suite.networks import NETWORKS, Network
 from benchmarks.suite.plan import HEADLINE_MODES, HEADLINE_NETWORK, Asked
-from benchmarks.suite.records import Records, load, resume_or_begin, set_aside
+from benchmarks.suite.records import Records, load, resume_or_begin, set_aside, take_up
 from benchmarks.suite.subject import Subject
 from benchmarks.suite.suite import Outcome, all_modes, convert_all, measure, say
 
@@ -140,6 +140,8 @@ def open_records(arguments: argparse.Namespace, asked: Asked) -> Records:
         "builds": {subject.name: subject.layout.name for subject in asked.subjects},
         **machine.description(stargz_daemon(CACHE)),
     }
+    if not (arguments.json or arguments.quick or arguments.fresh):
+        take_up(RESULTS / "startup.jsonl", path, head, mix=arguments.mix)
     records, resumed = resume_or_begin(path, head, mix=arguments.mix)
     say(f"{'going on with' if resumed else 'writing'} {path}")
     return records

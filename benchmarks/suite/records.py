@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,8 +108,7 @@ def resume_or_begin(path: Path, head: Line, *, mix: bool = False) -> tuple[Recor
         except ValueError:
             old = None
         if old and not old.complete and old.head["asked"] == head["asked"]:
-            changed = [name for name in SAME if old.last_head.get(name) != head.get(name)]
-            if changed and not mix:
+            if (changed := differences(old, head)) and not mix:
                 raise ValueError(
                     f"{path} was begun with another {', '.join(changed)} (commit "
                     f"{old.last_head['commit']}): --mix goes on all the same, --fresh begins anew"
@@ -123,6 +123,22 @@ def resume_or_begin(path: Path, head: Line, *, mix: bool = False) -> tuple[Recor
     records = Records([], path)
     records.add("head", **head)
     return records, False
+
+
+def differences(old: Records, head: Line) -> list[str]:
+    """What keeps figures of `head` from being compared with those of `old`."""
+    return [name for name in SAME if old.last_head.get(name) != head.get(name)]
+
+
+def take_up(kept: Path, path: Path, head: Line, *, mix: bool = False) -> None:
+    """Let the measurement kept at one place go on at another, if it can and none is there."""
+    if path.exists() or not kept.exists():
+        return
+    old = load(kept)
+    same = not old.complete and old.head["asked"] == head["asked"]
+    if same and (mix or not differences(old, head)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(kept, path)
 
 
 def set_aside(path: Path) -> None:

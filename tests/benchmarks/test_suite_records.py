@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.suite.records import Key, load, resume_or_begin
+from benchmarks.suite.records import Key, load, resume_or_begin, take_up
 
 HEAD = {
     "asked": {"images": ["a"], "runs": 2}, "seed": 5, "commit": "abc", "code": "1", "cores": 2,
@@ -47,6 +47,19 @@ def test_documents_may_change_meanwhile_but_not_code(tmp_path: Path) -> None:
     again, resumed = resume_or_begin(path, newer, mix=True)
     assert resumed
     assert again.last_head["code"] == "2"
+
+
+def test_kept_part_is_taken_up_where_nothing_differs(tmp_path: Path) -> None:
+    kept, path = tmp_path / "kept.jsonl", tmp_path / "cache/bench.jsonl"
+    take_up(kept, path, HEAD)
+    resume_or_begin(kept, HEAD)
+    take_up(kept, path, {**HEAD, "code": "2"})
+    assert not path.exists()
+    take_up(kept, path, {**HEAD, "commit": "def"})
+    assert path.read_bytes() == kept.read_bytes()
+    path.write_text("mine")
+    take_up(kept, path, HEAD)
+    assert path.read_text() == "mine"
 
 
 def test_a_failure_is_tried_again(tmp_path: Path) -> None:
