@@ -7,21 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fs.format.blobtable import STARTUP_FEATURES
 from fs.format.errors import UsageError, local_errors
 from fs.registry.copying import copy_blob, referred_layers
 from fs.registry.descriptor import Descriptor, describe
 from fs.registry.manifest import (
-    NYDUS_BLOB_ANNOTATION,
-    NYDUS_STARTUP_ANNOTATION,
     find_bootstrap_layer,
 )
-from fs.registry.mediatypes import NYDUS_BLOB, OCI_CONFIG, OCI_MANIFEST
+from fs.registry.mediatypes import OCI_CONFIG, OCI_MANIFEST
 from fs.registry.store import Image, ImageWriter
 from nydusify.blobs.layer_blob import Blob
 from nydusify.images.bootstraps import Stack
 from nydusify.images.opened import OpenedImage
-from nydusify.outputs.publish import BootstrapLayer, make_bootstrap_layer
+from nydusify.outputs.publish import BootstrapLayer, blob_layer, make_bootstrap_layer
 from nydusify.report import Progress
 
 
@@ -108,15 +105,6 @@ def _bootstrap_layer(
         with local_errors(meta):
             blobs.append(Blob(opened.path, record, meta.read_bytes() if meta.exists() else b""))
     return make_bootstrap_layer(path, blobs, work / "new.tar.gz")
-
-
-def blob_layer(blob: Blob) -> Descriptor:
-    """The layer that a blob file is."""
-    digest = f"sha256:{blob.record.blob_id}"
-    annotations = {NYDUS_BLOB_ANNOTATION: "true"}
-    if blob.record.features & STARTUP_FEATURES:
-        annotations[NYDUS_STARTUP_ANNOTATION] = "true"
-    return Descriptor(NYDUS_BLOB, digest, blob.record.compressed_size, annotations)
 
 
 def _manifest(image: Image, config: Descriptor, layers: Sequence[Descriptor]) -> dict[str, Any]:

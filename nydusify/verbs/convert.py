@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from fs.format.errors import UsageError
+from nydusify.verbs import words
 from nydusify.verbs.convert_arguments import EXAMPLES, add_convert_arguments
 
 
@@ -31,18 +32,15 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.reverse:
         _reverse(arguments)
         return
-    from nydusify.interruption import Unwinding
     from nydusify.operations.conversion import convert
-    from nydusify.report import open_progress, table, write_json
+    from nydusify.report import table, write_json
     from nydusify.verbs.convert_options import convert_options
 
     options = convert_options(arguments)
     for name in arguments.unused:
         _say(f"note: {name} has no effect here")
-    with open_progress(sys.stderr) as progress:
-        unwinding = Unwinding(progress)
-        with unwinding.entered():
-            report = convert(options, unwinding, _say)
+    with words.working() as progress:
+        report = convert(options, progress, _say)
     if arguments.output_json:
         write_json(report, arguments.output_json)
     print(table(report))
@@ -52,9 +50,7 @@ def _reverse(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from nydusify.images.opened import ImagePlace
-    from nydusify.interruption import Unwinding
     from nydusify.operations.reverse import ReverseOptions, reverse
-    from nydusify.report import open_progress
     from nydusify.verbs.convert_options import convert_options
 
     options = convert_options(arguments)
@@ -67,19 +63,15 @@ def _reverse(arguments: argparse.Namespace) -> None:
         backend_type=arguments.source_backend_type,
         backend_config=arguments.source_backend_config,
     )
-    with open_progress(sys.stderr) as progress:
-        unwinding = Unwinding(progress)
-        with unwinding.entered():
-            report = reverse(
-                source,
-                options.target,
-                options.target_store,
-                unwinding,
-                ReverseOptions(
-                    arguments.layer_compression, arguments.single_layer, options.work_dir
-                ),
-                _say,
-            )
+    with words.working() as progress:
+        report = reverse(
+            source,
+            options.target,
+            options.target_store,
+            progress,
+            ReverseOptions(arguments.layer_compression, arguments.single_layer, options.work_dir),
+            _say,
+        )
     if arguments.output_json:
         arguments.output_json.write_text(json.dumps(asdict(report), indent=2) + "\n")
     print(report)

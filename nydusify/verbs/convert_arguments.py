@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nydusify.verbs.access import add_access_arguments
+from nydusify.verbs.words import add_access_arguments
 
 EXAMPLES = """\
 examples:

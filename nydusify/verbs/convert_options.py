@@ -26,7 +26,7 @@ from nydusify.options import (
     parse_chunk_size,
     parse_size,
 )
-from nydusify.verbs.access import store_options
+from nydusify.verbs import words
 
 #: Sources that are in no registry.
 _ELSEWHERE = ("oci:", "oci-archive:", "docker-archive:", "containerd:", "dir:", "layer:")
@@ -39,7 +39,6 @@ def convert_options(arguments: argparse.Namespace) -> ConvertOptions:
         raise UsageError(f"--fs-version {arguments.fs_version}: only version 6 is written")
     if arguments.threads < 1:
         raise UsageError("--threads must be 1 or more")
-    temporary = os.environ.get("TMPDIR")
     source = _source(arguments)
     chunk_size = parse_chunk_size(arguments.fs_chunk_size)
     return ConvertOptions(
@@ -53,12 +52,12 @@ def convert_options(arguments: argparse.Namespace) -> ConvertOptions:
         batch_size=parse_batch_size(arguments.batch_size, chunk_size),
         prefetch=_prefetch_patterns(arguments),
         chunk_dict=arguments.chunk_dict,
-        chunk_dict_store=store_options(arguments, insecure=arguments.chunk_dict_insecure),
+        chunk_dict_store=words.store_options(arguments, insecure=arguments.chunk_dict_insecure),
         startup=arguments.startup,
         refer=arguments.oci_ref,
-        work_dir=arguments.work_dir or (Path(temporary) if temporary else None),
+        work_dir=words.work_dir(arguments),
         caches=_caches(arguments),
-        source_store=store_options(arguments, insecure=arguments.source_insecure),
+        source_store=words.store_options(arguments, insecure=arguments.source_insecure),
         target_store=_target_store(arguments),
         threads=arguments.threads,
     )
@@ -200,7 +199,7 @@ def _prefetch_patterns(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _target_store(arguments: argparse.Namespace) -> StoreOptions:
-    options = store_options(arguments, insecure=arguments.target_insecure)
+    options = words.store_options(arguments, insecure=arguments.target_insecure)
     policy = RetryPolicy()
     if (count := arguments.push_retry_count) is not None:
         if not 0 <= count <= 1000:

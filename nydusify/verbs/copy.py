@@ -16,7 +16,7 @@ import json
 
 from fs.format.errors import UsageError
 from nydusify.verbs import words
-from nydusify.verbs.access import add_access_arguments
+from nydusify.verbs.words import add_access_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -104,8 +104,19 @@ def test_an_image_that_nydus_made(samples: Path, tmp_path: Path, capsys: Capture
     export(capsys, "-B", str(name), "-D", str(samples), "-O", str(disk))
     assert main(["unpack", str(name), "-D", str(samples), "--output-dir", str(output)]) == 0
     assert mounted_tree(disk, tmp_path / "mnt") == with_least_names(scan(output))
-    words = ["export", "--block", "-B", str(samples / "rafs-v5-sha256.boot"), "-D", str(samples)]
-    assert main([*words, "-O", str(tmp_path / "5.disk")]) == 3
+
+
+@pytest.mark.erofs
+@pytest.mark.samples
+def test_version_5_gets_its_chunks_onto_blocks(
+    samples: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    name, disk, output = samples / "rafs-v5-sha256.boot", tmp_path / "5.disk", tmp_path / "out"
+    told = export(capsys, "-B", str(name), "-D", str(samples), "-O", str(disk), "--verity")
+    assert told["block_size"] == 4096
+    assert verify(disk, told["verity"]["options"]) == 0
+    assert main(["unpack", str(name), "-D", str(samples), "--output-dir", str(output)]) == 0
+    assert mounted_tree(disk, tmp_path / "mnt") == with_least_names(scan(output))
 
 
 def test_wrong_words(images: Path, tmp_path: Path) -> None:
