@@ -205,15 +205,14 @@ def test_a_terminal(lazyrun: Lazyrun) -> None:
     assert b"/dev/pts/0\r\n33 101\r\nxterm\r\n" in shown
     os.write(master, b"echo $((6*7))\n")
     read_until(master, b"\r\n42\r\n")
-    os.write(master, b"sleep 100\n")
-    time.sleep(0.2)
+    os.write(master, b"echo re''ady; sleep 100\n")
+    read_until(master, b"ready")
     os.write(master, b"\x03")  # ends the sleep, not lazyrun and not the shell
     os.write(master, b"echo st''ill here\n")
     read_until(master, b"still here")
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 55, 0, 0))
     process.send_signal(signal.SIGWINCH)
-    time.sleep(0.2)
-    os.write(master, b"stty size\n")
+    os.write(master, b"until stty size | grep '44 5[5]'; do sleep 0.1; done\n")
     read_until(master, b"44 55")
     os.write(master, b"exit\n")
     assert process.wait(10) == 4
