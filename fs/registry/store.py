@@ -13,12 +13,13 @@ verify chunks. A writer shows nothing under the target's name before the last
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from fs.format.errors import UsageError
+from fs.format.errors import NotFoundError, UsageError
 from fs.registry.config import ImageConfig
 from fs.registry.descriptor import Descriptor
 from fs.registry.manifest import Index, Manifest
@@ -187,6 +188,9 @@ def open_reader(text: str, options: StoreOptions | None = None) -> ImageReader:
         from fs.registry.containerd import ContainerdReader
 
         return ContainerdReader(rest, options)
+    if rest.startswith(("/", "./", "../")):
+        what = "a directory; is it oci:DIR?" if os.path.isdir(rest) else "no such file"
+        raise NotFoundError(f"{text}: {what}")
     from fs.registry.remote import RegistryReader
 
     return RegistryReader(parse_reference(rest), options)

@@ -27,7 +27,6 @@ _RULE = "blobs"
 _PIECE = 4 << 20
 #: In so many last bytes of a blob lies its table of contents.
 _TAIL = 64 << 10
-#: Of these the stored bytes are another's: a layer, or a tar file.
 _FOREIGN = WHOLE_FEATURES | BlobFeature.ZRAN | BlobFeature.SEPARATE
 _IN_A_PIECE = ChunkFlag.BATCH | ChunkFlag.ZRAN
 
@@ -52,7 +51,8 @@ def check_blob(
 ) -> None:
     """`read` gives bytes of the stored blob, `meta` may hold its chunk information as well.
 
-    `size` is its length, None if that its bytes have their digest was verified before.
+    `size` is its length, None if its id is not to be checked: its bytes were verified before, or
+    nobody knows where they end.
     """
     blob = bootstrap.blobs[index]
     where = f"blob {blob.blob_id[:12]}"
@@ -61,15 +61,18 @@ def check_blob(
         header, array = read_blob_meta(meta.read_bytes(), f"{where}: {meta.name}")
         rows = list(chunk_rows(array, header, where))
         _compare(blob, table, rows, f"{where}: {meta.name}", findings)
-    if bootstrap.version != 6 or blob.features & _FOREIGN:
-        return
-    parts = list(_parts(blob, read, where))
-    for part in parts:
-        _compare(blob, table, part.rows, where, findings)
-        if part.digests:
-            _compare_digests(table, part.digests, where, findings)
+    if bootstrap.version == 6 and not is_foreign(blob):
+        for part in _parts(blob, read, where):
+            _compare(blob, table, part.rows, where, findings)
+            if part.digests:
+                _compare_digests(table, part.digests, where, findings)
     if size is not None:
         _check_id(blob, read, size, where, findings)
+
+
+def is_foreign(blob: BlobRecord) -> bool:
+    """Whether its stored bytes are another's: a layer, or a tar file."""
+    return bool(blob.features & _FOREIGN)
 
 
 def _parts(blob: BlobRecord, read: Read, where: str) -> Iterator[_Parts]:
@@ -137,7 +140,7 @@ def _compare_digests(table: ChunkTable, digests: bytes, where: str, findings: Fi
 def _check_id(blob: BlobRecord, read: Read, size: int, where: str, findings: Findings) -> None:
     """The id is the sha256 of the blob; nydus-image leaves the chunk digests out of it."""
     gap = (size, size)
-    if blob.features & BlobFeature.HAS_TOC:
+    if blob.features & BlobFeature.HAS_TOC and not is_foreign(blob):
         start = max(0, size - _TAIL)
         for part in read_toc(read(start, size - start), size, where):
             if part.name == DIGESTS:

@@ -17,6 +17,7 @@ from fs.cache.fetch import Ranges
 from fs.format.errors import Failure, PlainImageError, local_errors
 from fs.format.tree import Node
 from fs.image.contents import Contents, open_contents
+from fs.registry.copying import referred_layers
 from fs.registry.descriptor import Descriptor
 from fs.registry.manifest import NYDUS_BOOTSTRAP_ANNOTATION, find_bootstrap_layer
 from fs.registry.remote import RegistryReader
@@ -103,9 +104,7 @@ def _check_blobs(
         stored.mkdir()
         backend = _Spooled(DirectoryBackend(str(stored)), stored, opened.backend)
     sealed = set()
-    for layer in opened.blob_layers.values():
-        if layer.annotations.get(NYDUS_BOOTSTRAP_ANNOTATION):
-            continue
+    for layer in _blob_layers(opened, findings):
         progress.step(f"reading {layer.digest[:19]}", layer.size)
         with findings.rule("blobs"):
             assert opened.reader is not None
@@ -116,18 +115,25 @@ def _check_blobs(
             read = partial(backend.read, blob.blob_id)
             meta = opened.path.parent / f"{blob.blob_id}.blob.meta"
             # Bootstraps inside of blobs were written before their blobs' ends.
-            size = blob.compressed_size
+            size = None if blobs.is_foreign(blob) else blob.compressed_size
             if isinstance(opened.backend, DirectoryBackend):
                 size = opened.backend.size(blob.blob_id)
-            blobs.check_blob(
-                opened.bootstrap,
-                blob.index,
-                meta,
-                read,
-                findings,
-                size=None if blob.blob_id in sealed else size,
-            )
+            size = None if blob.blob_id in sealed else size
+            blobs.check_blob(opened.bootstrap, blob.index, meta, read, findings, size=size)
     return backend
+
+
+def _blob_layers(opened: OpenedImage, findings: Findings) -> list[Descriptor]:
+    """The image's layers but for its bootstrap, and those of others that it refers to."""
+    layers = [
+        layer
+        for layer in opened.blob_layers.values()
+        if not layer.annotations.get(NYDUS_BOOTSTRAP_ANNOTATION)
+    ]
+    if opened.reader is not None and isinstance(opened.backend, ImageBackend):
+        with findings.rule("blobs"):
+            layers += referred_layers(layers, opened.reader)
+    return layers
 
 
 def _read_layer(reader: ImageReader, layer: Descriptor, stored: Path, progress: Progress) -> None:

@@ -297,3 +297,10 @@ def test_umocis_own_images_have_no_media_type(tmp_path: Path) -> None:
     push_image(open_writer(f"oci:{layout}:b"), make_image(b"x"))
     listed = subprocess.run(["umoci", "ls", "--layout", layout], check=True, capture_output=True)
     assert listed.stdout.split() == [b"a", b"b"]
+
+
+def test_a_path_alone_names_no_image(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="/nowhere: no such file"):
+        open_reader(f"{tmp_path}/nowhere")
+    with pytest.raises(NotFoundError, match=f"{tmp_path}: a directory; is it oci:DIR?"):
+        open_reader(str(tmp_path))
