@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the startup suite, or `micro`, `coverage`, `convert`, `startup`."""
+"""`python -m benchmarks`: the startup suite, or what of it is named first, as `micro` or `size`."""
 
 import sys
 
@@ -16,6 +16,11 @@ if sys.argv[1:2] == ["convert"]:
     from benchmarks.convert import main as convert
 
     sys.exit(convert(sys.argv[2:]))
+
+if sys.argv[1:2] == ["size"]:
+    from benchmarks.size import main as size
+
+    sys.exit(size(sys.argv[2:]))
 
 if sys.argv[1:2] == ["startup"]:
     from benchmarks.startup import main as startup
