@@ -94,6 +94,20 @@ def test_nydusd_serves_what_we_make(tree: Path, tmp_path: Path, compressor: str)
     }
 
 
+@pytest.mark.parametrize("mode", ["auto", "blob"])
+def test_nydusd_serves_what_has_a_startup_blob(mode: str, tree: Path, tmp_path: Path) -> None:
+    options = [] if knows_batches() else ["--batch-size", "0"]
+    words = ["--prefetch-patterns", "/dir/0007", "/big", "--startup", mode]
+    bootstrap, blobs = converted(tree, tmp_path, *options, *words)
+    run("nydus-image", "check", "--bootstrap", bootstrap)
+    with nydusd(bootstrap, blobs, tmp_path / "copied") as mountpoint:
+        found = scan(mountpoint)
+    expected = scan(tree)
+    assert {path: entry.content for path, entry in found.items()} == {
+        path: entry.content for path, entry in expected.items()
+    }
+
+
 def test_nydusd_serves_what_we_optimize(tree: Path, tmp_path: Path) -> None:
     options = () if knows_batches() else ("--batch-size", "0")
     plain, blobs = converted(tree, tmp_path, *options)
@@ -182,11 +196,13 @@ def nydusd(bootstrap: Path, blobs: Path | Mapping[str, object], work: Path) -> I
             time.sleep(0.02)
         yield mountpoint
     finally:
-        if os.path.ismount(mountpoint):
-            mounts.umount(mountpoint, mounts.MNT_DETACH)
+        # It unmounts by itself. Unmounted by us, while something holds a file open or another
+        # namespace has a copy of the mount, it fails to, and then waits for ever.
         daemon.terminate()
         try:
-            daemon.wait(5)
-        except subprocess.TimeoutExpired:  # 2.2 sometimes misses its signal
+            daemon.wait(20)
+        except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
+        if os.path.ismount(mountpoint):
+            mounts.umount(mountpoint, mounts.MNT_DETACH)
