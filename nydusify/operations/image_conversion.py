@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 from fs.format.blobtable import STARTUP_FEATURES, BlobRecord, Digester
 from fs.format.chunkcolumns import LayerChunks
 from fs.format.errors import local_errors
-from fs.format.tree import Node
+from fs.format.tree import Chunk, Node
 from fs.format.writer import BootstrapOptions, write_bootstrap
 from fs.registry.descriptor import Descriptor
 from fs.tar.paths import clean
@@ -51,6 +52,7 @@ from nydusify.startup.unpublished import BlobFiles, guessed, joined, told
 
 #: Trees have millions of objects and no cycles: looking for some took a sixth of the time.
 _COLLECTIONS = (100_000, 50, 100)
+_SHELL = re.compile(r"(?:^|/)(?:ba|da|a|k|mk|z|fi)?sh$")
 _ROOT_MODE = stat.S_IFDIR | 0o755
 
 
@@ -142,6 +144,13 @@ def _names_a_command(config: Mapping[str, Any]) -> bool:
     return isinstance(process, dict) and bool(process.get("Entrypoint") or process.get("Cmd"))
 
 
+def _is_a_shell(config: Mapping[str, Any]) -> bool:
+    """Whether the command tells nothing of what will be started."""
+    process = config.get("config")
+    words = process.get("Entrypoint") or process.get("Cmd") if isinstance(process, dict) else None
+    return isinstance(words, list) and len(words) == 1 and _SHELL.search(str(words[0])) is not None
+
+
 def _with_startup(
     converted: Converted,
     blobs: Sequence[Blob],
@@ -157,7 +166,9 @@ def _with_startup(
         startup = told(root, nodes, chunk_size)
         if mode != "none" and (mode or not nodes) and _names_a_command(source.config):
             startup = joined(startup, guessed(root, stored, source.config, chunk_size))
-        chunks = placement(startup.chunks, stored, options, blobs)
+        chunks: Sequence[Chunk] = ()
+        if mode is not None or not _is_a_shell(source.config):
+            chunks = placement(startup.chunks, stored, options, converted.blobs)
         if not chunks:
             return converted, startup.files
         copies = copy_chunks(chunks, stored, options, work / "startup", len(blobs))

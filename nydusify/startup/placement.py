@@ -44,12 +44,16 @@ class Copies(NamedTuple):
 def placement(
     chunks: Sequence[Chunk], stored: StoredChunks, options: ConvertOptions, blobs: Sequence[Blob]
 ) -> Sequence[Chunk]:
-    """Those of `chunks` that are to be copied, by the `startup` of `options`."""
+    """Those of `chunks` that are to be copied, by the `startup` of `options`.
+
+    `blobs` are the layers'; what others have, those of a dictionary, many an image has fetched.
+    """
     if options.startup in ("none", "guess"):
         return ()
     if options.startup == "blob":
         return chunks
-    return scattered(chunks, stored, SHARE * sum(blob.record.compressed_size for blob in blobs))
+    own = [chunk for chunk in chunks if chunk.blob_index < len(blobs)]
+    return scattered(own, stored, SHARE * sum(blob.record.compressed_size for blob in blobs))
 
 
 def scattered(chunks: Sequence[Chunk], stored: StoredChunks, limit: float) -> list[Chunk]:

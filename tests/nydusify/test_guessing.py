@@ -131,6 +131,21 @@ def test_a_small_image_gets_no_blob_of_its_own_accord(source: str, tmp_path: Pat
     assert figures["startup_files"] == 2
 
 
+@pytest.mark.parametrize(("words", "copied"), [([], False), (["--startup", "auto"], True)])
+def test_a_shell_is_no_start_to_store_anything_twice_for(
+    words: list[str], copied: bool, tmp_path: Path
+) -> None:
+    generator = random.Random(7)
+    layer = LayerTar().add("bin/sh", data=b"sh", mode=0o755)
+    for number in range(10):
+        layer.add(f"lib/{number}", data=generator.randbytes(90_000))
+    place = f"oci:{tmp_path}/in:a"
+    write_plain_image(place, [layer.tar()], {"Cmd": ["/bin/sh"]})
+    bootstrap, figures = convert(place, tmp_path, *words)
+    assert figures["startup_files"] == 1
+    assert bool(startup_blobs(bootstrap)) == copied
+
+
 @pytest.mark.parametrize("mode", ["guess", "none"])
 def test_nothing_is_copied(mode: str, scattered: str, tmp_path: Path) -> None:
     bootstrap, figures = convert(scattered, tmp_path, "--startup", mode)
