@@ -25,6 +25,7 @@ from benchmarks.suite.plan import HEADLINE_MODES, HEADLINE_NETWORK, Asked
 from benchmarks.suite.records import Records, load, resume_or_begin, set_aside, take_up
 from benchmarks.suite.subject import Subject
 from benchmarks.suite.suite import Outcome, all_modes, convert_all, measure, say
+from fs.format.errors import Failure
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = REPOSITORY / ".cache"
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bench: interrupted; the same command goes on", file=sys.stderr)
         return 130
-    except (LookupError, ValueError, OSError) as error:
+    except (LookupError, ValueError, OSError, RuntimeError, Failure) as error:
         print(
             f"bench: {error.args[-1] if isinstance(error, LookupError) else error}", file=sys.stderr
         )

@@ -146,7 +146,7 @@ def _run_program(plan: Plan, place: Place, meter: Meter, result: Result) -> None
             if outcome.first_output is not None:
                 result.seconds["first output"] = begun + outcome.first_output
             if isinstance(run.ready, Exit):
-                ended = program.wait_until(run.ready, _END_SECONDS * 2)
+                ended = program.wait_until(run.ready, _READY_SECONDS)
                 result.seconds["ended"] = begun + ended.ready
         except NotReadyError as error:
             raise RunError(str(error)) from None

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from benchmarks.suite.records import Key, Records
 from benchmarks.suite.run import KINDS, Result, RunError
 from benchmarks.suite.subject import Place, Subject, detach_below
 from fs import mounts
+from fs.format.errors import Failure
 
 
 def all_modes(cache: Path) -> dict[str, Mode]:
@@ -111,28 +112,46 @@ class _Laboratory:
                 memory(home / "data") as data,
                 wire(home, data, self.forwarder, self.shaped) as way,
             ):
-                for form in wanted(mode.format for mode in modes):
-                    self._make(form, subject, data, way.near.host, records)
-                yield _Bench(modes, subject, way, home, self.groups)
+                absent = {
+                    form.tag
+                    for form in wanted(mode.format for mode in modes)
+                    if not self._make(form, subject, data, way.near.host, records)
+                }
+                yield _Bench(modes, subject, way, home, self.groups, absent)
         finally:
             shutil.rmtree(home, ignore_errors=True)
 
     def _make(
         self, form: Format, subject: Subject, data: Path, host: str, records: Records
-    ) -> None:
-        """Have the format in the registry, and its figures in the record."""
-        with tempfile.TemporaryDirectory(dir=data.parent, prefix="convert-") as work:
-            told = self.shelf.make(form, subject, data, host, Path(work))
+    ) -> bool:
+        """Have the format in the registry, and its figures in the record; whether that worked."""
+        try:
+            with tempfile.TemporaryDirectory(dir=data.parent, prefix="convert-") as work:
+                told = self.shelf.make(form, subject, data, host, Path(work))
+        except (RuntimeError, Failure) as error:
+            if form.tag == "plain":
+                raise
+            say(f"{subject.name}: no {form.tag}: {error}")
+            return False
         if not any(records.of("format", image=subject.name, format=form.tag)):
             records.add("format", image=subject.name, format=form.tag, **told)
+        return True
 
 
 class _Bench:
     """The runs of one image."""
 
     def __init__(
-        self, modes: Sequence[Mode], subject: Subject, way: Wire, home: Path, groups: Path
+        self,
+        modes: Sequence[Mode],
+        subject: Subject,
+        way: Wire,
+        home: Path,
+        groups: Path,
+        absent: Collection[str],
     ) -> None:
+        """`absent` are formats that could not be made."""
+        self._absent = absent
         self._modes = {mode.name: mode for mode in modes}
         self._subject, self._way, self._home, self._groups = subject, way, home, groups
 
@@ -164,6 +183,8 @@ class _Bench:
         return {"lazy": result.ready.wire_bytes < whole}
 
     def _run(self, key: Key) -> tuple[Result, float]:
+        if self._modes[key.mode].format in self._absent:
+            raise RunError(f"there is no {self._modes[key.mode].format} of it")
         start = time.monotonic()
         work = self._home / f"run{time.monotonic_ns()}"  # containers are named after it
         work.mkdir()
