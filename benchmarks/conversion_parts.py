@@ -6,11 +6,12 @@ The same libraries on the same bytes as the conversion's, without anything betwe
 from __future__ import annotations
 
 import hashlib
+import io
 import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import repeat
+from collections.abc import Callable, Iterable
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from isal import igzip
 
@@ -35,16 +36,14 @@ class Parts(NamedTuple):
 
 def measured(packed: Path, content: Path) -> Parts:
     """Of layers one behind the other, gzip'd and not; the latter cut into pieces of 1 MiB."""
-    sizes: list[int] = []
-    with packed.open("rb") as gzipped, content.open("rb") as plain:
-        reading = _seconds(lambda: _drain(_pieces(plain)))
-        zstd = _seconds(lambda: sizes.extend(map(len, map(_compressed, _pieces(plain)))))
-        digests = _seconds(lambda: _digest(_pieces(plain)))
-        hashes = _seconds(lambda: _hash(_pieces(plain)))
-        hashes += _seconds(lambda: _hash(_pieces(gzipped)))
-        gunzip = _seconds(lambda: _gunzip(gzipped))
-    hashes += _seconds(lambda: _hash(repeat(bytes(_PIECE), sum(sizes) // _PIECE)))
-    return Parts(gunzip, hashes - reading, digests - reading, zstd - reading)
+    gzipped, plain = _pieces(packed), _pieces(content)
+    blobs: list[int] = []
+    zstd = _seconds(lambda: blobs.extend(map(len, map(_compressed, plain))))
+    digests = _seconds(lambda: _digest(plain))
+    written = repeat(bytes(_PIECE), sum(blobs) // _PIECE)
+    hashes = _seconds(lambda: _hash(chain(gzipped, plain, written)))
+    gunzip = _seconds(lambda: _gunzip(b"".join(gzipped)))
+    return Parts(gunzip, hashes, digests, zstd)
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -53,15 +52,9 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.thread_time() - begun
 
 
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    file.seek(0)
-    while piece := file.read(_PIECE):
-        yield piece
-
-
-def _drain(pieces: Iterable[bytes]) -> None:
-    for _ in pieces:
-        pass
+def _pieces(path: Path) -> list[bytes]:
+    with path.open("rb") as file:
+        return list(iter(lambda: file.read(_PIECE), b""))
 
 
 def _compressed(piece: bytes) -> bytes:
@@ -79,9 +72,8 @@ def _digest(pieces: Iterable[bytes]) -> None:
         codec.digest(Digester.BLAKE3, piece)
 
 
-def _gunzip(file: BinaryIO) -> None:
-    file.seek(0)
+def _gunzip(data: bytes) -> None:
     opened: Any = igzip.IGzipFile  # it has no types
-    with opened(fileobj=file) as content:
+    with opened(fileobj=io.BytesIO(data)) as content:
         while content.read(_PIECE):
             pass
