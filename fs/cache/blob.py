@@ -28,6 +28,7 @@ from fs.cache.held import Held
 from fs.cache.index import ContentIndex
 from fs.cache.intake import Decoded, Intake
 from fs.cache.neighbours import Neighbours
+from fs.cache.onward import STEPS, Onward
 from fs.cache.quota import Quota
 from fs.format.blobtable import BlobFeature, BlobRecord
 from fs.format.chunktable import ChunkTable
@@ -76,6 +77,7 @@ class BlobCache:
         self._flights: dict[int, Flight] = {}
         self._all_flights = Flights() if flights is None else flights
         self._held = Held()
+        self._onward = Onward(table, STEPS if amplify else None)
         self._decoders = trio.CapacityLimiter(os.cpu_count() or 1)
 
     async def read(self, offset: int, length: int, *, widen: bool = True) -> Data:
@@ -89,8 +91,7 @@ class BlobCache:
         if ready is not None:
             return ready
         rows = self._covering(offset, offset + length)
-        missing = self._count(rows)
-        chunks = await self._obtain(missing, widen=widen)
+        chunks = await self._obtain(self._count(rows), widen=widen)
         return await self._assemble(rows, chunks, offset, offset + length)
 
     def read_now(
@@ -113,11 +114,15 @@ class BlobCache:
             self._use(rows)
             self.reads += 1
             self.hits += 1
+            if rows.stop > self._onward.mark:
+                self._go_onward(self._onward.window())
         return ready
 
     def _count(self, rows: range) -> list[int]:
         """Note a read; the rows that are not here."""
         missing = [row for row in rows if not self._has(row)]
+        if rows.stop > self._onward.mark:
+            self._go_onward(self._onward.window())
         self.reads += 1
         self.hits += not missing
         return missing
@@ -175,31 +180,33 @@ class BlobCache:
         return [row for row in rows if not self._has(row) and row not in self._flights]
 
     def ahead(self, start: int, end: int) -> None:
-        """Begin to fetch missing chunks that start in [start, end), for a reader to come.
-
-        Does nothing where there is no place for them, or enough is under way.
-        """
-        if self._files is None or self._held or self._fetcher.is_busy(Urgency.AHEAD):
-            return
+        """Begin to fetch missing chunks that start in [start, end), unless enough is under way."""
         rows = self.table.rows_between(start, end)
         if rows and self.table.uncompressed_offsets[rows[0]] < start:
             rows = rows[1:]
+        self._fetch_ahead(rows, end - start)
+
+    def _go_onward(self, rows: range) -> None:
+        if rows and self._fetch_ahead(rows, plan.ANY_SIZE):
+            self._onward.taken(rows)
+
+    def _fetch_ahead(self, rows: range, size: int) -> bool:
+        if self._files is None or self._held or self._fetcher.is_busy(Urgency.AHEAD):
+            return False
         absent = self.missing(rows)
         suspects = [row for row in absent if self._is_suspect(row)]
         if suspects:
             self._nursery.start_soon(self._recheck, suspects, self._begin(suspects), Urgency.AHEAD)
-        size = max(end - start, plan.MERGED)
-        for run in plan.requests(self.table, self.missing(absent), size):
-            fresh = self.missing(run)
-            if fresh:
+        for run in plan.requests(self.table, self.missing(absent), max(size, plan.MERGED)):
+            if fresh := self.missing(run):
                 whole = self._completed(fresh)
                 self._nursery.start_soon(self._fly, fresh, whole, self._begin(whole), Urgency.AHEAD)
+        return True
 
     async def load(self, rows: Iterable[int], *, last: bool = True) -> None:
         """Fetch what is missing of neighbouring `rows` by one request.
 
-        `last`: after all that readers wait for. Raises the Failure of the first chunk that did
-        not come.
+        `last`: after all that readers wait for. Raises the Failure of the first that did not come.
         """
         if last:
             await self._fetcher.turn()
@@ -208,9 +215,8 @@ class BlobCache:
         absent = self.missing(rows)
         suspects = [row for row in absent if self._is_suspect(row)]
         whole = self._completed([row for row in absent if row not in suspects])
-        begun = self._begin([*whole, *suspects])
-        fresh = {row: begun[row] for row in whole}
-        doubted = {row: begun[row] for row in suspects}
+        fresh, doubted = self._begin(whole), self._begin(suspects)
+        begun = fresh | doubted
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._recheck, suspects, doubted, Urgency.PREFETCH)
             nursery.start_soon(self._fly, whole, whole, fresh, Urgency.PREFETCH)
@@ -239,11 +245,9 @@ class BlobCache:
 
     def counts(self) -> dict[str, int]:
         """Chunks of this table that are here, and in all."""
-        here = 0 if self._files is None else self._files.count()
-        return {"chunks": len(self.table), "cached": here}
+        return {"chunks": len(self.table), "cached": self._files.count() if self._files else 0}
 
     async def idle(self) -> None:
-        """Wait until nothing is on its way."""
         while self._flights:
             await next(iter(self._flights.values())).landed.wait()
 
@@ -342,6 +346,7 @@ class BlobCache:
                     whole = self._neighbours.around(fresh, self._is_free, plan.GAP)
                 whole = self._completed(whole)
                 self._nursery.start_soon(self._fly, fresh, whole, self._begin(whole))
+                self._go_onward(self._onward.missed(whole[0], whole[-1]))
 
     def _begin(self, rows: Iterable[int]) -> dict[int, Flight]:
         flights = {row: Flight() for row in rows}

@@ -138,8 +138,8 @@ def _assert_called_whole(listed: BuiltImage, directory: Path) -> None:
     assert json.loads(Path(prefix + ".state").read_text())["clean"] is True
 
 
-def test_readers_go_first(listed: BuiltImage, tmp_path: Path) -> None:
-    """While a reader waits no background request begins; what it reads is asked for at once."""
+def test_the_list_comes_beside_readers(listed: BuiltImage, tmp_path: Path) -> None:
+    """It is what they are about to wait for; what they read is asked for at once all the same."""
 
     async def main() -> None:
         event, wait = gate()
@@ -148,13 +148,32 @@ def test_readers_go_first(listed: BuiltImage, tmp_path: Path) -> None:
             made.nursery.start_soon(made.image.read, made.nid("file-39"), 0, 4 * _CHUNK)
             await _until(lambda: len(made.asked) == 1)
             prefetch = await _begin(made, "table")
+            await _until(lambda: len(made.asked) == 3)
             made.nursery.start_soon(made.image.read, made.nid("file-20"), 0, 4 * _CHUNK)
-            await _until(lambda: len(made.asked) == 2)
-            assert made.asked[1] == (20 * 4 * _CHUNK, 4 * _CHUNK)
+            await _until(lambda: len(made.asked) == 4)
+            assert made.asked[3] == (20 * 4 * _CHUNK, 4 * _CHUNK)
             assert not prefetch.status()["done"]
             event.set()
             await _until(lambda: prefetch.status()["state"] == "done")
             assert len(made.asked) == 4  # file-20 has come already
+
+    trio.run(main)
+
+
+def test_readers_go_before_what_nobody_listed(listed: BuiltImage, tmp_path: Path) -> None:
+    async def main() -> None:
+        event, wait = gate()
+        async with opened(listed, tmp_path) as made:
+            cache = await made.image.blob(0)
+            made.backend.before = wait
+            made.nursery.start_soon(made.image.read, made.nid("file-39"), 0, 4 * _CHUNK)
+            await _until(lambda: len(made.asked) == 1)
+            made.nursery.start_soon(cache.load, range(4))
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert len(made.asked) == 1
+            event.set()
+            await _until(lambda: len(made.asked) == 2)
+            await cache.idle()
 
     trio.run(main)
 
