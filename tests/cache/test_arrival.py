@@ -50,7 +50,7 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
     source.mkdir()
     for number in range(_FILES):
         (source / f"file-{number:02}").write_bytes(_content(number))
-    names = [f"file-{number:02}".encode() for number in range(_FILES)]
+    names = tuple(f"file-{number:02}".encode() for number in range(_FILES))
     return build_image(source, root / "image", chunk_size=_SIZE, prefetch=names)
 
 
