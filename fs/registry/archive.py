@@ -29,10 +29,10 @@ from fs.registry.mediatypes import (
     DOCKER_LAYER_ZSTD,
     DOCKER_MANIFEST,
 )
+from fs.registry.places import Image, ImageReader, OnManifest
 from fs.registry.platform import Platform
 from fs.registry.reference import canonical, parse_reference
 from fs.registry.resolution import resolve_image
-from fs.registry.store import Image, ImageReader, OnManifest
 from fs.registry.tarfiles import TarFiles
 
 MANIFEST_FILE = "manifest.json"

@@ -26,8 +26,8 @@ from fs.registry.layout import CONTAINERD_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAM
 from fs.registry.layout_writer import LAYOUT_VERSION
 from fs.registry.manifest import Index, Manifest, parse_manifest
 from fs.registry.mediatypes import OCI_INDEX
+from fs.registry.places import Body, Progress
 from fs.registry.reference import Reference, parse_reference
-from fs.registry.store import Body, Progress
 
 _BLOCK = 512
 _RECORD = 10240

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from fs.format.errors import UnreachableError, local_errors
 from fs.registry.descriptor import Descriptor
 from fs.registry.digest import VerifiedStream
-from fs.registry.store import Body, Progress
+from fs.registry.places import Body, Progress
 
 PIECE = 1 << 20
 

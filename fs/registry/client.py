@@ -28,9 +28,9 @@ from fs.registry.digest import check_bytes, check_digest, is_digest
 from fs.registry.hosts import Host
 from fs.registry.manifest import MAX_MANIFEST, parse_json_object
 from fs.registry.mediatypes import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
+from fs.registry.places import StoreOptions
 from fs.registry.reference import Reference
 from fs.registry.retry import TemporaryFault, is_temporary_status
-from fs.registry.store import StoreOptions
 from fs.registry.targets import Targets
 from fs.registry.transport import Answer, NotTlsError, Transport
 

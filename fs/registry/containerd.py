@@ -27,10 +27,10 @@ from fs.format.errors import (
 from fs.registry.descriptor import Descriptor
 from fs.registry.digest import check_bytes, is_digest, verified
 from fs.registry.manifest import MAX_MANIFEST, Index, Manifest, parse_manifest
+from fs.registry.places import Image, OnManifest, StoreOptions
 from fs.registry.platform import Platform
 from fs.registry.reference import canonical
 from fs.registry.resolution import resolve_image
-from fs.registry.store import Image, OnManifest, StoreOptions
 
 ADDRESS = "/run/containerd/containerd.sock"
 NAMESPACE = "default"

@@ -13,8 +13,8 @@ from fs.registry.descriptor import Descriptor
 from fs.registry.digest import check_digest
 from fs.registry.manifest import NYDUS_REFERENCE_ANNOTATION, Index, Manifest, parse_manifest
 from fs.registry.mediatypes import OCI_LAYER_GZIP, is_foreign
+from fs.registry.places import ImageReader, ImageWriter, Progress
 from fs.registry.resolution import MAX_NESTING
-from fs.registry.store import ImageReader, ImageWriter, Progress
 
 
 def copy_blob(

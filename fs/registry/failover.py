@@ -26,9 +26,9 @@ from fs.format.errors import (
 )
 from fs.registry.client import RegistryClient
 from fs.registry.hosts import Host, find_hosts
+from fs.registry.places import StoreOptions
 from fs.registry.reference import Reference
 from fs.registry.retry import TemporaryFault
-from fs.registry.store import StoreOptions
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")

@@ -24,7 +24,7 @@ from fs.registry.reference import DEFAULT_DOMAIN, DEFAULT_HOST, Reference
 
 if TYPE_CHECKING:
     from fs.registry.credentials import Credentials
-    from fs.registry.store import StoreOptions
+    from fs.registry.places import StoreOptions
 
 SYSTEM_DIRS = (Path("/etc/containerd/certs.d"), Path("/etc/docker/certs.d"))
 """Where command lines look that are not told where."""

@@ -17,10 +17,10 @@ from fs.registry.digest import check_bytes, verified
 from fs.registry.files import DirectoryFiles, LayoutFiles, blob_path, read_small
 from fs.registry.manifest import MAX_MANIFEST, Index, Manifest, parse_json_object, parse_manifest
 from fs.registry.mediatypes import OCI_INDEX
+from fs.registry.places import Image, OnManifest
 from fs.registry.platform import Platform
 from fs.registry.reference import canonical
 from fs.registry.resolution import resolve_image
-from fs.registry.store import Image, OnManifest
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"

@@ -31,8 +31,8 @@ from fs.registry.files import blob_path
 from fs.registry.layout import INDEX_FILE, LAYOUT_FILE, REF_NAME
 from fs.registry.manifest import parse_json_object, parse_manifest
 from fs.registry.mediatypes import OCI_INDEX
+from fs.registry.places import Body, Progress
 from fs.registry.reference import Reference
-from fs.registry.store import Body, Progress
 
 LAYOUT_VERSION = {"imageLayoutVersion": "1.0.0"}
 

@@ -28,12 +28,12 @@ from fs.registry.digest import check_bytes, verified
 from fs.registry.failover import Hosts
 from fs.registry.hosts import Host, find_hosts
 from fs.registry.manifest import MAX_MANIFEST, Index, Manifest, parse_manifest
+from fs.registry.places import Body, Image, OnManifest, Progress, StoreOptions
 from fs.registry.platform import Platform
 from fs.registry.reference import Reference
 from fs.registry.referrers import add_to_fallback, find_referrers
 from fs.registry.resolution import resolve_image
 from fs.registry.retry import RetryPolicy, TemporaryFault
-from fs.registry.store import Body, Image, OnManifest, Progress, StoreOptions
 from fs.registry.transport import STEP, Answer
 from fs.registry.upload import check_upload, mount_blob, upload_blob
 

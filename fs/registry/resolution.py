@@ -21,8 +21,8 @@ from fs.registry.manifest import (
     parse_manifest,
 )
 from fs.registry.mediatypes import CONFIG_TYPES, NYDUS_ARTIFACT, NYDUS_CONFIG, OCI_CONFIG
+from fs.registry.places import Image, ImageReader, OnManifest
 from fs.registry.platform import Platform, default_platform
-from fs.registry.store import Image, ImageReader, OnManifest
 
 #: Indexes in indexes.
 MAX_NESTING = 4

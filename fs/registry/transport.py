@@ -26,9 +26,9 @@ from fs.registry.address import Origin, origin, shown
 from fs.registry.body import PIECE
 from fs.registry.hosts import Trust, trust_of
 from fs.registry.pace import keep_pace
+from fs.registry.places import StoreOptions
 from fs.registry.proxy import proxies_for
 from fs.registry.retry import TemporaryFault, is_temporary_status
-from fs.registry.store import StoreOptions
 from fs.registry.tls import client_context
 
 #: What is read at once of a body that is used as it comes (bytes): 5 ms of 100 Mbit/s.

@@ -14,7 +14,7 @@ from fs.registry.body import BlobBody
 from fs.registry.client import Call, RegistryClient
 from fs.registry.descriptor import Descriptor
 from fs.registry.digest import is_digest
-from fs.registry.store import Progress
+from fs.registry.places import Progress
 
 
 def upload_blob(
