@@ -175,6 +175,13 @@ def _main(words: list[str]) -> int:
     if arguments.verb is None:
         top.print_help(sys.stderr)
         return 2
+    if arguments.verb == "run":
+        from fs.daemon.launch import expect
+        from runner.options import mount_options
+
+        # While the daemon asks for the image, the rest of this program is imported.
+        source, options = arguments.image, mount_options(arguments)
+        arguments.token = "" if arguments.rootfs else expect(source, options)
     from runner import verbs
 
     verb = {"run": verbs.run, "ps": verbs.ps, "rm": verbs.rm, "prune": verbs.prune}[arguments.verb]

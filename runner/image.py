@@ -18,8 +18,8 @@ ROOTFS = "rootfs:"
 class RunnerImages:
     """Image layers of containers: Nydus images, and directories given by "rootfs:PATH"."""
 
-    def __init__(self, options: MountOptions) -> None:
-        self._nydus = NydusImages(options)
+    def __init__(self, options: MountOptions, token: str = "") -> None:
+        self._nydus = NydusImages(options, token)
         self._directories = DirectoryImages()
 
     def mount(self, source: str, mountpoint: str) -> dict[str, Any] | None:

@@ -55,6 +55,8 @@ class RunOptions(NamedTuple):
     no_new_privileges: bool = False
     shm_size: str = "64m"
     timings: str | None = None
+    token: str = ""
+    """By which the daemon knows that it was told of the image before."""
 
 
 def run(options: RunOptions) -> int:
@@ -64,7 +66,9 @@ def run(options: RunOptions) -> int:
     if options.tty and options.interactive and not os.isatty(0):
         raise UsageError("-i -t: standard input is not a terminal")
     containers = Containers(options.root)
-    with Store(os.path.join(containers.root, "store"), RunnerImages(options.mount)) as store:
+    with Store(
+        os.path.join(containers.root, "store"), RunnerImages(options.mount, options.token)
+    ) as store:
         sweep(containers, store)
         with _interruptible() as caught:
             return _run(options, containers, store, caught)

@@ -31,13 +31,17 @@ class ImageMounter(Protocol):
 
 
 class NydusImages:
-    """Nydus images by the file system daemon. A source is what `nydus-fs mount` takes."""
+    """Nydus images by the file system daemon. A source is what `nydus-fs mount` takes.
 
-    def __init__(self, options: launch.MountOptions | None = None) -> None:
+    `token` is what `launch.expect` returned, if the daemon was told before.
+    """
+
+    def __init__(self, options: launch.MountOptions | None = None, token: str = "") -> None:
         self._options = options or launch.MountOptions()
+        self._token = token
 
     def mount(self, source: str, mountpoint: str) -> dict[str, Any] | None:
-        return launch.mount(source, mountpoint, self._options).image_config
+        return launch.mount(source, mountpoint, self._options, self._token).image_config
 
     def check(self, mountpoint: str) -> bool:
         if not launch.is_mounted(os.path.realpath(mountpoint)):

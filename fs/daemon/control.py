@@ -43,14 +43,20 @@ class Line:
             self._socket.close()
             raise
 
+    def tell(self, verb: str, **fields: object) -> None:
+        """Ask, and wait for no answer."""
+        import msgpack
+
+        body = msgpack.packb({"verb": verb, **fields})
+        self._socket.sendall(len(body).to_bytes(4, "little") + body)
+
     def ask(self, verb: str, **fields: object) -> tuple[dict[str, Any], int | None]:
         """The answer's fields and the descriptor that came with them. Failure, EndingError."""
         import socket
 
         import msgpack
 
-        body = msgpack.packb({"verb": verb, **fields})
-        self._socket.sendall(len(body).to_bytes(4, "little") + body)
+        self.tell(verb, **fields)
         head, descriptors, _, _ = socket.recv_fds(self._socket, 4, 1)
         descriptor = descriptors[0] if descriptors else None
         try:

@@ -40,6 +40,7 @@ __all__ = [
     "MountOptions",
     "Mounted",
     "all_status",
+    "expect",
     "is_mounted",
     "mount",
     "mount_device",
@@ -63,15 +64,34 @@ class Mounted(NamedTuple):
     manifest_digest: str | None = None
 
 
-def mount(source: str, mountpoint: str, options: MountOptions | None = None) -> Mounted:
+def mount(
+    source: str, mountpoint: str, options: MountOptions | None = None, token: str = ""
+) -> Mounted:
     """Mount `source` at the directory `mountpoint` by the daemon of the state root.
 
-    Raises the Failure that the daemon met, PlainImageError among them.
+    `token` is what `expect` returned for the same source and options. Raises the Failure
+    that the daemon met, PlainImageError among them.
     """
     options = options or MountOptions()
     target = checked_mountpoint(mountpoint)
-    order = Order(source, target, options, relevant(os.environ), os.urandom(8).hex())
+    order = Order(source, target, options, relevant(os.environ), token or _new_token())
     return mount_by(daemon_for(order), order)
+
+
+def expect(source: str, options: MountOptions) -> str:
+    """Tell the daemon, if one runs, what will be mounted, so that it begins to ask for it.
+
+    Returns a token for `mount`. Raises nothing.
+    """
+    order = Order(source, "", options, relevant(os.environ), _new_token())
+    if os.geteuid() == 0:  # else the daemon is named for the mountpoint
+        with contextlib.suppress(OSError), Line(daemon_for(order).directory) as line:
+            line.tell("expect", **order.to_json())
+    return order.token
+
+
+def _new_token() -> str:
+    return os.urandom(8).hex()
 
 
 def daemon_for(order: Order) -> DaemonOptions:

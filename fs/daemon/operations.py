@@ -19,6 +19,7 @@ import trio
 from fs.cache.prefetch import Prefetch
 from fs.daemon.departures import LEAVING, Departures
 from fs.daemon.engine import Engine
+from fs.daemon.expectations import Expectations
 from fs.daemon.order import Order
 from fs.daemon.roster import Identity, Roster, Served
 from fs.daemon.tracing import Tracing
@@ -56,6 +57,7 @@ class Operations:
         self.ending = False
         self.roster = Roster(identity)
         self.departures = Departures(self.roster, instances, drivers, self._drop, nursery)
+        self.expectations = Expectations(engine, nursery)
         self._engine = engine
         self._instances = instances
         self._drivers = drivers
@@ -123,7 +125,7 @@ class Operations:
         """
         self._refuse(order, replace)
         async with self._engine.reached(order):
-            resolved = await self._engine.resolve(order)
+            resolved = await self.expectations.resolved(order)
             self._refuse(order, replace)
             served = await self._serve(self.roster.new_number(), order, resolved)
         if order.options.trace is not None:

@@ -207,6 +207,12 @@ async def _taken(operations: Operations, fields: Fields) -> dict[str, Any]:
     return {}
 
 
+async def _expect(operations: Operations, fields: Fields) -> dict[str, Any]:
+    """An order that will follow, with this token."""
+    operations.expectations.begin(Order.from_json(fields))
+    return {}
+
+
 async def _umount(operations: Operations, fields: Fields) -> dict[str, Any]:
     """`ending`: that was the daemon's last image. It may have been heard of before it is said."""
     try:
@@ -269,6 +275,7 @@ def _chosen(operations: Operations, fields: Fields) -> Instance:
 
 VERBS: dict[str, Verb] = {
     "taken": _taken,
+    "expect": _expect,
     "umount": _umount,
     "forget": _forget,
     "status": _status,
