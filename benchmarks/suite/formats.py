@@ -201,7 +201,11 @@ class Shelf:
         start = time.monotonic()
         form.convert(conversion, form.tag)
         seconds = time.monotonic() - start
-        told = {"seconds": round(seconds, 3), "bytes": stored_bytes(conversion.reference(form.tag))}
+        told = {
+            "seconds": round(seconds, 3),
+            "bytes": stored_bytes(conversion.reference(form.tag)),
+            "load": os.getloadavg()[0],
+        }
         with tempfile.TemporaryDirectory(dir=self._directory, prefix="unfinished-") as unfinished:
             for file in sorted(_files(data) - before):
                 target = Path(unfinished, "whole/data", file)

@@ -159,11 +159,17 @@ def _reads(records: Records, network: str) -> str:
 
 def _conversions(records: Records) -> str:
     rows = [
-        [line["image"], line["format"], f"{line['seconds']:.1f}", f"{line['bytes'] / 1e6:.1f}",
+        [line["image"], line["format"], _alone(line, records.head["cores"]),
+         f"{line['bytes'] / 1e6:.1f}",
          f"{line['bytes'] / (image_bytes(records, line['image']) or line['bytes']):.2f}"]
         for line in records.of("format")
     ]  # fmt: skip
     return _table(["image", "format", "seconds", "MB", "of OCI"], 2, rows)
+
+
+def _alone(line: Line, cores: int) -> str:
+    """The seconds of a conversion; none if others had the processors meanwhile."""
+    return f"{line['seconds']:.1f}" if line.get("load", cores + 1) <= cores else "(busy)"
 
 
 def _of(records: Records, kind: str, image: str, mode: str, network: str) -> list[Line]:

@@ -29,6 +29,7 @@ def test_table_has_medians_and_their_ratio() -> None:
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[2:5] == ["2.00", "3.44", "0.22"]
     assert "| python | nydus | 2.0 | 60.0 | 1.20 |" in text
+    assert "| python | plain | (busy) | 50.0 | 1.00 |" in text
     assert "commit abc" in text
 
 
