@@ -56,8 +56,9 @@ def put_in_columns(node: Node, tables: list[LayerChunks], home: LayerChunks | No
 
 
 @settings(deadline=None)
-@given(images(), st.randoms(use_true_random=False), st.sampled_from(["all", "some"]))
-def test_columns_give_the_same_bootstrap(image: Image, random: Random, how: str) -> None:
+@given(images(), st.integers(0, 1 << 32), st.sampled_from(["all", "some"]))
+def test_columns_give_the_same_bootstrap(image: Image, seed: int, how: str) -> None:
+    random = Random(seed)
     expected = image.pack()
     tables = [columns_of(blob) for blob in image.blobs]
     for node in files_of(image.root):
