@@ -40,14 +40,18 @@ def draw_all(records: Records, directory: Path, kind: str = "svg") -> list[Path]
 
 
 def headline(records: Records) -> Figure | None:
-    """Seconds from nothing to ready, of each image, eager and lazily."""
+    """Seconds from nothing to ready, of each image that was started in all of these ways."""
     network = _present(_HEADLINE_NETWORK, names(records, "network"))
     measured = names(records, "mode")
     modes = [mode for ways in _HEADLINE if (mode := _present(ways, measured))]
     if not network or not modes:
         return None
-    images = _started(records, network)
-    rows = [[_ready(records, image, mode, network) for image in images] for mode in modes]
+    started = {
+        image: [_ready(records, image, mode, network) for mode in modes]
+        for image in _started(records, network)
+    }
+    images = [image for image, ready in started.items() if None not in ready] or list(started)
+    rows = [list(row) for row in zip(*(started[image] for image in images), strict=True)]
     title = f"From nothing to ready, {NETWORKS[network].text} to the registry"
     subtitle = (
         "Seconds until the program answers or prints what it should; medians. "

@@ -51,7 +51,8 @@ def ctr_plan(place: Place, address: Path, pull: list[str], *extra: str) -> Plan:
     for source, target in place.subject.shown():
         options += ["--mount", f"type=bind,src={source},dst={target},options=rbind:ro"]
     words = place.subject.command()
-    create = [*ctr, "container", "create", *options, reference, name, *words]
+    # Without `--` ctr takes flags of the program for its own.
+    create = [*ctr, "container", "create", *options, "--", reference, name, *words]
     return Plan(
         [Step("pull", pull, {"resolve": _RESOLVED})],
         [*ctr, "task", "start", name],
