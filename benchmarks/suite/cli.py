@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = top.add_argument
-    add("--quick", action="store_true", help="four images, few modes and networks: ten minutes")
+    add("--quick", action="store_true", help="four images, few modes, one network")
     add("--images", metavar="A,B", help="only these (default: all of the catalogue)")
     add("--alpine", type=Path, metavar="FILE",
         help="the root file system of Alpine, a tar: one more image")  # fmt: skip

@@ -112,7 +112,7 @@ def _add_format(group: argparse._ArgumentGroup) -> None:
         "--batch-size",
         metavar="SIZE",
         help="small chunks are compressed together, up to this size, at most that of chunks"
-        " (default: 1MiB); 0: each alone, for nydusd before 2.3",
+        " (default: 1MiB); 0: each alone, for nydusd up to 2.2.0",
     )
     add(
         "--chunk-dict",
