@@ -120,21 +120,35 @@ def convert_image(
         kept = [bool(figures.blob_digest) for figures in converted.figures]
         target = Target(source, converted.blobs, kept, layer, others, converted.copies)
         uploads.finish(progress)
-    manifest, target_size = publish(target, destination, progress)
-    return manifest, Report(
-        source=source.name,
-        target=destination.writer.name,
-        target_digest=manifest.digest,
-        platform=str(source.platform),
-        bootstrap_size=layer.descriptor.size,
-        source_size=sum(figures.source_size for figures in converted.figures),
-        target_size=target_size,
-        seconds=round(time.monotonic() - started, 3),
+    manifest, report = publish_converted(target, converted, destination, progress, started)
+    return manifest, replace(
+        report,
         known_blobs=[f"sha256:{record.blob_id}" for record in converted.known],
-        layers=converted.figures,
         startup_files=len(startup),
         startup_size=sum(node.size for node in startup),
         startup_blob_size=converted.copies.record.compressed_size if converted.copies else 0,
+    )
+
+
+def publish_converted(
+    target: Target,
+    converted: Converted,
+    destination: Destination,
+    progress: Progress,
+    started: float,
+) -> tuple[Descriptor, Report]:
+    """Push what is left of the image, and say what was converted since `started` (monotonic)."""
+    manifest, target_size = publish(target, destination, progress)
+    return manifest, Report(
+        source=target.source.name,
+        target=destination.writer.name,
+        target_digest=manifest.digest,
+        platform=str(target.source.platform),
+        bootstrap_size=target.bootstrap.descriptor.size,
+        source_size=sum(figures.source_size for figures in converted.figures),
+        target_size=target_size,
+        seconds=round(time.monotonic() - started, 3),
+        layers=converted.figures,
     )
 
 

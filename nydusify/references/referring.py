@@ -28,10 +28,11 @@ from nydusify.operations.image_conversion import (
     Converted,
     LayerStore,
     merge_layers,
+    publish_converted,
     write_bootstrap_file,
 )
 from nydusify.options import ConvertOptions
-from nydusify.outputs.publish import Destination, Target, make_bootstrap_layer, publish
+from nydusify.outputs.publish import Destination, Target, make_bootstrap_layer
 from nydusify.references.contents_table import Unusable
 from nydusify.references.listed_layer import ListedLayer
 from nydusify.references.reference_blob import ReferenceOptions
@@ -71,18 +72,7 @@ def refer_image(
             progress.step(f"copying {original.digest[:19]}", original.size)
             copy_blob(original, reader, destination.writer, progress.advance)
     target = Target(source, converted.blobs, kept, layer)
-    manifest, target_size = publish(target, destination, progress)
-    return manifest, Report(
-        source=source.name,
-        target=destination.writer.name,
-        target_digest=manifest.digest,
-        platform=str(source.platform),
-        bootstrap_size=layer.descriptor.size,
-        source_size=sum(figures.source_size for figures in converted.figures),
-        target_size=target_size,
-        seconds=round(time.monotonic() - started, 3),
-        layers=converted.figures,
-    )
+    return publish_converted(target, converted, destination, progress, started)
 
 
 def check_refer_options(options: ConvertOptions) -> None:
