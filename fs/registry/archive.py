@@ -10,18 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from fs.format.errors import FormatError, NotFoundError, UsageError, VerifyError, local_errors
 from fs.registry.body import PIECE
 from fs.registry.config import MAX_CONFIG, parse_config
 from fs.registry.descriptor import Descriptor
-from fs.registry.digest import check_bytes, digest_of, verified
+from fs.registry.digest import digest_of
 from fs.registry.files import LayoutFiles, read_small
 from fs.registry.layout import INDEX_FILE, LAYOUT_FILE, LayoutReader
-from fs.registry.manifest import MAX_MANIFEST, Index, Manifest, parse_manifest
+from fs.registry.local import FilesReader
+from fs.registry.manifest import MAX_MANIFEST, Manifest, parse_manifest
 from fs.registry.mediatypes import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
@@ -29,10 +29,8 @@ from fs.registry.mediatypes import (
     DOCKER_LAYER_ZSTD,
     DOCKER_MANIFEST,
 )
-from fs.registry.places import Image, ImageReader, OnManifest
-from fs.registry.platform import Platform
+from fs.registry.places import ImageReader
 from fs.registry.reference import canonical, parse_reference
-from fs.registry.resolution import resolve_image
 from fs.registry.tarfiles import TarFiles
 
 MANIFEST_FILE = "manifest.json"
@@ -64,11 +62,11 @@ def open_archive(kind: str, rest: str, text: str) -> ImageReader:
         raise
 
 
-class LegacyArchive:
+class LegacyArchive(FilesReader):
     """An ImageReader over what `docker save` wrote before it wrote layouts."""
 
     def __init__(self, files: LayoutFiles, image: str | None) -> None:
-        self._files = files
+        super().__init__(files)
         raw = read_small(files, MANIFEST_FILE, MAX_MANIFEST)
         entry = _choose(_entries(raw, files.name), image, files.name)
         self._config, layer_paths = _paths(entry, files.name)
@@ -76,63 +74,8 @@ class LegacyArchive:
         self._paths: dict[str, str] = {}
         self._manifest = self._make_manifest(layer_paths)
 
-    @property
-    def name(self) -> str:
-        return self._files.name
-
-    @property
-    def reference(self) -> None:
-        return None
-
-    def referrers(self, digest: str) -> list[Descriptor]:
-        return []
-
-    def resolve(
-        self,
-        platform: Platform | None = None,
-        *,
-        nydus: bool = False,
-        found: OnManifest | None = None,
-    ) -> Image:
-        return resolve_image(self, self._manifest, None, platform, nydus=nydus, found=found)
-
-    def index(self) -> Index | None:
-        return None
-
-    def open_blob(self, descriptor: Descriptor) -> BinaryIO:
-        source = self._files.open(self._path(descriptor.digest))
-        return verified(source, descriptor.digest, descriptor.size, self.name)
-
-    def read_blob(self, descriptor: Descriptor, limit: int) -> bytes:
-        if descriptor.size > limit:
-            raise FormatError(
-                f"{descriptor.digest} has {descriptor.size} bytes, at most {limit}", self.name
-            )
-        data = read_small(self._files, self._path(descriptor.digest), limit)
-        check_bytes(data, descriptor.digest, descriptor.size, self.name)
-        return data
-
-    def read_manifest(self, descriptor: Descriptor) -> bytes:
-        raise NotFoundError(f"{self.name}: {descriptor.digest}: the archive holds no manifests")
-
-    def blob_size(self, digest: str) -> int:
-        return self._files.size(self._path(digest))
-
-    def read_range(self, blob: Descriptor | str, offset: int, length: int) -> bytes:
-        digest = blob if isinstance(blob, str) else blob.digest
-        data = self._files.read_at(self._path(digest), offset, length)
-        if len(data) != length:
-            raise VerifyError(f"{self.name}: {digest} ends before byte {offset + length}")
-        return data
-
-    def range_pieces(self, blob: Descriptor | str, offset: int, length: int) -> Iterator[bytes]:
-        yield self.read_range(blob, offset, length)
-
-    def reject(self, digest: str, offset: int, length: int) -> bool:
-        return False
-
-    def close(self) -> None:
-        self._files.close()
+    def _top(self) -> tuple[None, Manifest]:
+        return None, self._manifest
 
     def _path(self, digest: str) -> str:
         try:

@@ -12,25 +12,21 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from fs.format.errors import (
     AccessError,
     Failure,
-    FormatError,
     NotFoundError,
     UnreachableError,
     UsageError,
-    VerifyError,
 )
 from fs.registry.descriptor import Descriptor
-from fs.registry.digest import check_bytes, is_digest, verified
+from fs.registry.digest import check_bytes, is_digest
+from fs.registry.local import LocalReader
 from fs.registry.manifest import MAX_MANIFEST, Index, Manifest, parse_manifest
-from fs.registry.places import Image, OnManifest, StoreOptions
-from fs.registry.platform import Platform
+from fs.registry.places import StoreOptions
 from fs.registry.reference import canonical
-from fs.registry.resolution import resolve_image
 
 ADDRESS = "/run/containerd/containerd.sock"
 NAMESPACE = "default"
@@ -39,7 +35,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,1000}")
 _TIMEOUT = 60
 
 
-class ContainerdReader:
+class ContainerdReader(LocalReader):
     """An ImageReader of an image by its name in containerd, which users may shorten."""
 
     def __init__(self, name: str, options: StoreOptions) -> None:
@@ -59,67 +55,12 @@ class ContainerdReader:
     def name(self) -> str:
         return f"containerd:{self._image}"
 
-    @property
-    def reference(self) -> None:
-        return None
-
-    def referrers(self, digest: str) -> list[Descriptor]:
-        return []
-
-    def resolve(
-        self,
-        platform: Platform | None = None,
-        *,
-        nydus: bool = False,
-        found: OnManifest | None = None,
-    ) -> Image:
-        descriptor, top = self._top()
-        return resolve_image(self, top, descriptor, platform, nydus=nydus, found=found)
-
-    def index(self) -> Index | None:
-        top = self._top()[1]
-        return top if isinstance(top, Index) else None
-
-    def open_blob(self, descriptor: Descriptor) -> BinaryIO:
-        content = cast(BinaryIO, _Content(self._start(descriptor.digest), self.name))
-        return verified(content, descriptor.digest, descriptor.size, self.name)
-
-    def read_blob(self, descriptor: Descriptor, limit: int) -> bytes:
-        if descriptor.size > limit:
-            raise FormatError(
-                f"{descriptor.digest} has {descriptor.size} bytes, at most {limit}", self.name
-            )
-        with self.open_blob(descriptor) as stream:
-            return stream.read()
-
-    def read_manifest(self, descriptor: Descriptor) -> bytes:
-        return self.read_blob(descriptor, MAX_MANIFEST)
-
     def blob_size(self, digest: str) -> int:
         size = 0
         with _Content(self._start(digest), self.name) as content:
             while piece := content.read(1 << 20):
                 size += len(piece)
         return size
-
-    def read_range(self, blob: Descriptor | str, offset: int, length: int) -> bytes:
-        """`ctr` knows no ranges: what lies in front is read and thrown away."""
-        digest = blob if isinstance(blob, str) else blob.digest
-        with _Content(self._start(digest), self.name) as content:
-            while offset and (piece := content.read(min(offset, 1 << 20))):
-                offset -= len(piece)
-            data = b""
-            while len(data) < length and (piece := content.read(length - len(data))):
-                data += piece
-        if offset or len(data) != length:
-            raise VerifyError(f"{self.name}: {digest} ends too early")
-        return data
-
-    def range_pieces(self, blob: Descriptor | str, offset: int, length: int) -> Iterator[bytes]:
-        yield self.read_range(blob, offset, length)
-
-    def reject(self, digest: str, offset: int, length: int) -> bool:
-        return False
 
     def close(self) -> None:
         """Nothing is kept open."""
@@ -129,6 +70,19 @@ class ContainerdReader:
             if self._known is None:
                 self._known = self._find_top()
             return self._known
+
+    def _open(self, descriptor: Descriptor) -> BinaryIO:
+        return cast(BinaryIO, _Content(self._start(descriptor.digest), self.name))
+
+    def _read_at(self, digest: str, offset: int, length: int) -> bytes:
+        """`ctr` knows no ranges: what lies in front is read and thrown away."""
+        with _Content(self._start(digest), self.name) as content:
+            while offset and (piece := content.read(min(offset, 1 << 20))):
+                offset -= len(piece)
+            data = b""
+            while len(data) < length and (piece := content.read(length - len(data))):
+                data += piece
+        return data
 
     def _find_top(self) -> tuple[Descriptor, Manifest | Index]:
         media_type, digest = self._find_image()

@@ -1,26 +1,17 @@
-"""Reading an OCI image layout: `oci:DIR[:TAG]`, or the same inside an archive.
-
-Everything is verified on the way out except ranges, just as from a registry: a
-layout may come from anywhere.
-"""
+"""Reading an OCI image layout: `oci:DIR[:TAG]`, or the same inside an archive."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
-from fs.format.errors import FormatError, NotFoundError, UsageError, VerifyError, local_errors
+from fs.format.errors import FormatError, NotFoundError, UsageError, local_errors
 from fs.registry.descriptor import Descriptor
-from fs.registry.digest import check_bytes, verified
 from fs.registry.files import DirectoryFiles, LayoutFiles, blob_path, read_small
+from fs.registry.local import FilesReader
 from fs.registry.manifest import MAX_MANIFEST, Index, Manifest, parse_json_object, parse_manifest
 from fs.registry.mediatypes import OCI_INDEX
-from fs.registry.places import Image, OnManifest
-from fs.registry.platform import Platform
 from fs.registry.reference import canonical
-from fs.registry.resolution import resolve_image
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
@@ -46,80 +37,15 @@ def open_layout(rest: str, text: str) -> LayoutReader:
     return LayoutReader(DirectoryFiles(directory, text), tag)
 
 
-class LayoutReader:
-    """An ImageReader over the files of a layout; closes them with itself."""
+class LayoutReader(FilesReader):
+    """An ImageReader over the files of a layout."""
 
     def __init__(self, files: LayoutFiles, tag: str | None) -> None:
-        self._files = files
+        super().__init__(files)
         self._tag = tag
 
-    @property
-    def name(self) -> str:
-        return self._files.name
-
-    @property
-    def reference(self) -> None:
-        return None
-
-    def referrers(self, digest: str) -> list[Descriptor]:
-        return []
-
-    def resolve(
-        self,
-        platform: Platform | None = None,
-        *,
-        nydus: bool = False,
-        found: OnManifest | None = None,
-    ) -> Image:
-        descriptor, top = self._top()
-        return resolve_image(self, top, descriptor, platform, nydus=nydus, found=found)
-
-    def index(self) -> Index | None:
-        descriptor, top = self._top()
-        return top if descriptor and isinstance(top, Index) else None
-
-    def open_blob(self, descriptor: Descriptor) -> BinaryIO:
-        path = blob_path(descriptor.digest)
-        self._check_size(path, descriptor.size)
-        return verified(self._files.open(path), descriptor.digest, descriptor.size, self.name)
-
-    def read_blob(self, descriptor: Descriptor, limit: int) -> bytes:
-        if descriptor.size > limit:
-            raise FormatError(
-                f"{descriptor.digest} has {descriptor.size} bytes, at most {limit}", self.name
-            )
-        path = blob_path(descriptor.digest)
-        self._check_size(path, descriptor.size)
-        data = read_small(self._files, path, limit)
-        check_bytes(data, descriptor.digest, descriptor.size, self.name)
-        return data
-
-    def read_manifest(self, descriptor: Descriptor) -> bytes:
-        return self.read_blob(descriptor, MAX_MANIFEST)
-
-    def blob_size(self, digest: str) -> int:
-        return self._files.size(blob_path(digest))
-
-    def read_range(self, blob: Descriptor | str, offset: int, length: int) -> bytes:
-        digest = blob if isinstance(blob, str) else blob.digest
-        data = self._files.read_at(blob_path(digest), offset, length)
-        if len(data) != length:
-            raise VerifyError(f"{self.name}: {digest} ends before byte {offset + length}")
-        return data
-
-    def range_pieces(self, blob: Descriptor | str, offset: int, length: int) -> Iterator[bytes]:
-        yield self.read_range(blob, offset, length)
-
-    def reject(self, digest: str, offset: int, length: int) -> bool:
-        return False
-
-    def close(self) -> None:
-        self._files.close()
-
-    def _check_size(self, path: str, size: int) -> None:
-        found = self._files.size(path)
-        if found != size:
-            raise VerifyError(f"{self.name}: {path} has {found} bytes, {size} were promised")
+    def _path(self, digest: str) -> str:
+        return blob_path(digest)
 
     def _top(self) -> tuple[Descriptor | None, Manifest | Index]:
         """What the name points at; no descriptor for a choice of entries of index.json."""
