@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from fs import mounts
-from tests.parts import leaks
+from tests.parts import failures, leaks
 from tests.parts.registry import Registry, start_registry
 from tests.parts.system import system_layer
 
@@ -161,12 +161,59 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+_FAILED = pytest.StashKey[bool]()
+_MOUNTED = pytest.StashKey[set[str]]()
+_ROOT = pytest.StashKey[Path]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    item.stash[_MOUNTED] = set(leaks.mount_points())
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Clear away what a failed test left before its fixtures look for what is left."""
+    if item.stash.get(_FAILED, False):
+        _clear_away(item, getattr(item, "funcargs", {}).get("tmp_path"))
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    done = yield
+    if item.stash.get(_FAILED, False):
+        _clear_away(item, None)
+        failures.forget()
+    return done
+
+
+def _clear_away(item: pytest.Item, place: Path | None) -> None:
+    failures.end_processes_of(item.nodeid, place)
+    if (before := item.stash.get(_MOUNTED, None)) is not None:
+        mounted = leaks.mounts_below(item.config.stash[_ROOT])
+        leaks.detach([point for point in mounted if point not in before])
+
+
 @pytest.fixture(scope="session", autouse=True)
-def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def nothing_left_behind(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """Fail at the end of the session if a mount or a process outlives its test."""
     before = set(leaks.mount_points())
+    root = pytestconfig.stash[_ROOT] = tmp_path_factory.getbasetemp()
     yield
-    root = tmp_path_factory.getbasetemp()
     processes = leaks.end_processes_of(os.environ[leaks.MARK], root)
     mounted = leaks.mounts_below(root)
     left = [f"mount {point}" for point in mounted] + processes

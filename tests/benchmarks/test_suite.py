@@ -65,7 +65,8 @@ def test_small_measurement_is_recorded_and_not_done_twice(tmp_path: Path) -> Non
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     assert [line["record"] for line in lines] == ["head", "format", "format", "run", "run", "end"]
     run = lines[3]
-    assert 0 < run["seconds"]["image"] < run["seconds"]["executed"] < run["seconds"]["ready"]
+    seconds = run["seconds"]  # recorded with four digits, which may be the same
+    assert 0 < seconds["image"] <= seconds["executed"] <= seconds["ready"]
     assert run["at_ready"]["requests"] > 0
     assert run["lazy"] is False  # all of so small an image is needed
     assert 0 < run["at_ready"]["fetched_bytes"] <= run["at_ready"]["wire_bytes"]

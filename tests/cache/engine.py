@@ -17,6 +17,7 @@ from fs.cache.store import CacheStore
 from fs.format.chunktable import ChunkTable
 from fs.image.tree import map_bootstrap
 from tests.image.build import BuiltImage
+from tests.parts.waiting import PATIENCE
 
 
 @dataclass
@@ -76,6 +77,6 @@ def gate() -> tuple[threading.Event, Callable[[], None]]:
     event = threading.Event()
 
     def wait() -> None:
-        assert event.wait(10)
+        assert event.wait(PATIENCE)
 
     return event, wait

@@ -19,6 +19,7 @@ from fs.format.errors import UnreachableError
 from fs.image.tree import Image, map_bootstrap
 from tests.cache.engine import Counting
 from tests.image.build import BuiltImage, build_image
+from tests.parts.waiting import PATIENCE
 
 _SIZE = 64 << 10
 _FILES = 16
@@ -38,7 +39,7 @@ class Dripping(Counting):
         if self.broken:
             self.broken -= 1
             raise UnreachableError("broken off")
-        assert self.rest.wait(60)
+        assert self.rest.wait(PATIENCE)
         yield body[self.first :]
 
 
@@ -78,13 +79,13 @@ def test_the_first_is_read_while_the_last_is_on_its_way(
             nursery.start_soon(prefetch.run)
             while not backend.ranges:  # noqa: ASYNC110 (it tells nobody)
                 await trio.sleep(0.005)
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 assert [await read(number) for number in range(4)] == [*map(_content, range(4))]
             with trio.move_on_after(0.05) as scope:
                 await read(_FILES - 1)
             assert scope.cancelled_caught
             backend.rest.set()
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 assert await read(_FILES - 1) == _content(_FILES - 1)
             assert len(backend.ranges) == 1 + broken
             nursery.cancel_scope.cancel()

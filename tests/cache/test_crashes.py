@@ -26,6 +26,7 @@ from fs.image.tree import map_bootstrap
 from tests.cache.engine import Engine, engine
 from tests.image.build import BuiltImage, build_image
 from tests.parts.examples import examples
+from tests.parts.waiting import PATIENCE
 
 _CHUNK = 16 << 10
 _COUNT = 24
@@ -100,7 +101,7 @@ def test_killed_fillers_leave_right_bytes(
         for process in processes:
             assert process.exitcode is None
             process.kill()
-            process.join(20)
+            process.join(PATIENCE)
         for image in images if attempt % 3 else images[:1]:
             _read_all(image, tmp_path)
     assert all(verdict.wrong == 0 for verdict in inventory.verify(str(tmp_path)))
@@ -147,7 +148,7 @@ def test_death_at_each_step_leaves_right_bytes(
 
     process = _FORK.Process(target=victim)
     process.start()
-    process.join(20)
+    process.join(PATIENCE)
     assert process.exitcode in (0, -signal.SIGKILL)
     for image in (*images, *images):
         _read_all(image, tmp_path)

@@ -14,6 +14,7 @@ import trio
 from fs.format.blobtable import Digester
 from tests.cache.engine import engine
 from tests.image.build import BuiltImage
+from tests.parts.waiting import PATIENCE
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def test_files_are_tried_again(
             size = table.uncompressed_sizes[0]
             assert bytes(await cache.read(0, size)) == content[:size]
             assert cache.counts()["cached"] == 0
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE):
                 while not cache.is_whole():
                     for row in map(table.row, range(len(table))):
                         await cache.read(row.uncompressed_offset, row.uncompressed_size)

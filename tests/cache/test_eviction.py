@@ -19,6 +19,7 @@ from fs.cache.holding import open_holding, prefixes
 from fs.format.errors import StorageError
 from tests.cache.engine import engine
 from tests.image.build import BuiltImage
+from tests.parts.waiting import PATIENCE
 
 _CHUNK = 64 << 10
 _FORK = multiprocessing.get_context("fork")
@@ -150,13 +151,13 @@ def test_readers_beside_evictors_get_right_bytes(
 ) -> None:
     """Two processes read and fill what others take away as fast as they can."""
     _read(image, tmp_path, 0, _CHUNK)
-    until = time.monotonic() + 4
+    until = time.monotonic() + 2
     readers = [_FORK.Process(target=_keep_reading, args=(image, tmp_path, until)) for _ in "12"]
     others = [_FORK.Process(target=_keep_evicting, args=(tmp_path, until)) for _ in range(evictors)]
     for process in readers + others:
         process.start()
     for process in readers + others:
-        process.join(30)
+        process.join(PATIENCE)
     assert [process.exitcode for process in readers + others] == [0] * (2 + evictors)
 
 

@@ -17,6 +17,7 @@ from fs.cache import inventory
 from fs.format import chunkmap
 from tests.cache.engine import engine
 from tests.image.build import BuiltImage
+from tests.parts.waiting import PATIENCE
 
 _CHUNK = 64 << 10
 
@@ -70,7 +71,7 @@ def test_dead_process_leaves_what_can_be_trusted(image: BuiltImage, tmp_path: Pa
         target=_read_and_die, args=(image, tmp_path)
     )
     process.start()
-    process.join(20)
+    process.join(PATIENCE)
     assert process.exitcode == 9
     assert _state(image, tmp_path)["clean"] is False
     assert _read(image, tmp_path, 3 * _CHUNK) == 0
@@ -94,7 +95,7 @@ def test_dead_machine_leaves_chunks_that_are_verified_again(
         target=_read_and_die, args=(image, directory)
     )
     process.start()
-    process.join(20)
+    process.join(PATIENCE)
     _pretend_another_boot(image, directory)
     with (directory / f"{image.record.blob_id}.blob.data").open("r+b") as data:
         data.seek(_CHUNK + 5)  # a page of chunk 1 never reached the disk
@@ -159,7 +160,7 @@ def test_two_processes_share_a_cache(image: BuiltImage, tmp_path: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(30)
+        process.join(PATIENCE)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert _state(image, tmp_path)["clean"] is True
     data = (tmp_path / f"{image.record.blob_id}.blob.data").read_bytes()
@@ -182,7 +183,7 @@ def test_first_to_leave_does_not_call_it_clean(image: BuiltImage, tmp_path: Path
     go = context.Event()
 
     def visit() -> None:
-        go.wait(20)
+        go.wait(PATIENCE)
         _read_all(image, tmp_path)
 
     guest = context.Process(target=visit)

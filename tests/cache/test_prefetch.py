@@ -21,6 +21,7 @@ from fs.image.tree import map_bootstrap
 from tests.cache.engine import gate
 from tests.cache.imaging import Opened, delay, opened
 from tests.image.build import BuiltImage, build_image
+from tests.parts.waiting import PATIENCE
 
 _CHUNK = 64 << 10
 _FILES = 40
@@ -48,7 +49,7 @@ def _stored(built: BuiltImage) -> int:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         while not condition():  # noqa: ASYNC110 (what it looks at tells nobody)
             await trio.sleep(0.005)
 

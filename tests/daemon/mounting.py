@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from fs.daemon import launch
 from fs.daemon.launch import MountOptions
 from tests.image.build import BuiltImage
 from tests.parts import leaks
+from tests.parts.waiting import PATIENCE
 
 BIN = Path(sys.executable).parent
 
@@ -95,13 +95,6 @@ def _holders(lock: Path) -> list[int]:
     return found
 
 
-def eventually(condition: Callable[[], object], what: str, seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
-
-
 def is_alive(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as file:
@@ -113,5 +106,8 @@ def is_alive(pid: int) -> bool:
 def nydus_fs(*arguments: object) -> subprocess.CompletedProcess[str]:
     """The command as users call it."""
     return subprocess.run(
-        [str(BIN / "nydus-fs"), *map(str, arguments)], capture_output=True, text=True, timeout=60
+        [str(BIN / "nydus-fs"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )

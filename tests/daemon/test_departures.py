@@ -16,8 +16,9 @@ from fs import mounts
 from fs.daemon import launch
 from fs.daemon.state import read_state
 from fs.daemon.unmounts import Unmounts
-from tests.daemon.mounting import BIN, Place, eventually, is_alive
+from tests.daemon.mounting import BIN, Place, is_alive
 from tests.image.build import BuiltImage
+from tests.parts.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.erofs]
 
@@ -123,10 +124,10 @@ def test_unmounts_are_told_of_on_older_kernels_too(
         unmounts = Unmounts()
         try:
             mounts.mount("none", point, "tmpfs")
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE):
                 await unmounts.wait()
             mounts.umount(point)
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE):
                 await unmounts.wait()
         finally:
             unmounts.close()

@@ -17,8 +17,9 @@ import pytest
 
 from fs import mounts
 from tests.backend.servers import blob_server
-from tests.daemon.mounting import Place, eventually
+from tests.daemon.mounting import Place
 from tests.image.build import BuiltImage, build_image
+from tests.parts.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
@@ -170,9 +171,9 @@ def test_interrupted_reader_takes_nothing_from_others(image: BuiltImage, here: P
         ]
         eventually(lambda: server.held, "a request waits")
         readers[0].kill()
-        readers[0].wait(5)
+        readers[0].wait(PATIENCE)
         server.release()
-        outputs = [reader.communicate(timeout=10)[0] for reader in readers]
+        outputs = [reader.communicate(timeout=PATIENCE)[0] for reader in readers]
         assert outputs[1] == b"hello world\n"
         assert here.status()["requests"] == 1
         here.unmount()
@@ -198,7 +199,7 @@ def test_many_readers_of_a_cold_chunk_make_one_request(tmp_path: Path, here: Pla
         eventually(lambda: server.held, "a request waits")
         server.release()
         for thread in threads:
-            thread.join(20)
+            thread.join(PATIENCE)
         assert outcomes == [b"the same content"] * 300
         assert len(server.ranges) == 1
         here.unmount()
@@ -233,10 +234,10 @@ def test_page_fault_outlives_a_signal_but_not_a_kill(image: BuiltImage, here: Pl
         time.sleep(0.1)
         assert [reader.poll() for reader in readers] == [None, None]
         readers[0].kill()
-        assert readers[0].wait(5) == -signal.SIGKILL
+        assert readers[0].wait(PATIENCE) == -signal.SIGKILL
         assert readers[1].poll() is None
         server.release()
-        assert readers[1].communicate(timeout=10)[0] == b"hello world\n"
+        assert readers[1].communicate(timeout=PATIENCE)[0] == b"hello world\n"
         assert readers[1].returncode == 0
         assert readers[0].stdout is not None
         readers[0].stdout.close()
@@ -273,10 +274,10 @@ def test_who_waits_for_a_turn_to_be_read_can_be_killed(image: BuiltImage, here: 
         time.sleep(0.2)
         assert [reader.poll() for reader in readers] == [None, None]
         readers[0].kill()
-        assert readers[0].wait(5) == -signal.SIGKILL
+        assert readers[0].wait(PATIENCE) == -signal.SIGKILL
         server.release()
-        assert crowd.communicate(timeout=30)[0] == b"read\n"
-        assert readers[1].communicate(timeout=10)[0] == b"hello world\n"
+        assert crowd.communicate(timeout=PATIENCE)[0] == b"read\n"
+        assert readers[1].communicate(timeout=PATIENCE)[0] == b"hello world\n"
         assert readers[0].stdout is not None
         readers[0].stdout.close()
         here.unmount()

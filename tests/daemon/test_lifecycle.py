@@ -15,16 +15,17 @@ import pytest
 from fs.daemon import launch
 from fs.format.errors import FormatError, MountError, NotFoundError, UsageError
 from tests.backend.servers import blob_server
-from tests.daemon.mounting import BIN, Place, eventually, is_alive, nydus_fs
+from tests.daemon.mounting import BIN, Place, is_alive, nydus_fs
 from tests.image.build import BuiltImage
+from tests.parts.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
 
 def _assert_nothing_left(here: Place, *pids: int) -> None:
     assert not launch.is_mounted(str(here.mountpoint))
-    eventually(lambda: not any(is_alive(pid) for pid in pids), "all processes gone", 1)
-    eventually(lambda: not any(here.state.iterdir()), "all files gone", 5)
+    eventually(lambda: not any(is_alive(pid) for pid in pids), "all processes gone")
+    eventually(lambda: not any(here.state.iterdir()), "all files gone")
 
 
 def test_umount_leaves_nothing(image: BuiltImage, here: Place) -> None:
@@ -42,7 +43,7 @@ def test_state_behind_a_symlink_is_left_as_clean(image: BuiltImage, here: Place)
     link.symlink_to("state")
     here.mount(image, state_root=str(link))
     launch.unmount(str(here.mountpoint), state_root=str(link))
-    eventually(lambda: not any(here.state.iterdir()), "all files gone", 5)
+    eventually(lambda: not any(here.state.iterdir()), "all files gone")
     assert not launch.is_mounted(str(here.state / "mnt"))
 
 
@@ -106,7 +107,7 @@ def test_signal_unmounts_and_ends_well(image: BuiltImage, here: Place, number: i
     process = _foreground(image, here)
     assert (here.mountpoint / "hello").read_bytes() == b"hello world\n"
     process.send_signal(number)
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE) == 0
     _assert_nothing_left(here)
 
 
@@ -163,7 +164,7 @@ def test_killed_worker_costs_readers_only_time(
             server.release()
             expected = hashlib.sha256((tree / "big").read_bytes()).hexdigest()
             assert reader.stdout.read().split()[0] == expected
-        assert reader.wait(10) == 0
+        assert reader.wait(PATIENCE) == 0
         assert here.status()["generation"] == 1
         here.unmount()
     assert "killed by signal 9" not in here.log()  # it went with the mount

@@ -20,8 +20,9 @@ from fs.daemon import control, launch
 from fs.daemon.order import Order
 from fs.daemon.state import read_state
 from fs.format.errors import Failure, MountError
-from tests.daemon.mounting import BIN, Place, eventually, is_alive, nydus_fs
+from tests.daemon.mounting import BIN, Place, is_alive, nydus_fs
 from tests.image.build import BuiltImage, build_image
+from tests.parts.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
@@ -76,7 +77,7 @@ def test_one_daemon_serves_many_and_ends_with_the_last(
     assert is_alive(mounted[0].pid)
     assert (points[-1] / "data").read_bytes() == _data(5 % 3)
     _unmount(here, points[-1])
-    eventually(lambda: not is_alive(mounted[0].pid), "ended", 1)
+    eventually(lambda: not is_alive(mounted[0].pid), "ended")
     assert list(here.state.iterdir()) == []
 
 
@@ -164,7 +165,7 @@ def test_two_clients_at_once_start_one_daemon(images: list[BuiltImage], here: Pl
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             for command in commands
         ]
-        told = [client.communicate(timeout=60) for client in clients]
+        told = [client.communicate(timeout=PATIENCE) for client in clients]
         assert [stderr for _, stderr in told] == [""] * len(points)
         assert len({json.loads(stdout)["pid"] for stdout, _ in told}) == 1
         for point in points:
@@ -206,7 +207,7 @@ def test_killed_worker_is_replaced_with_all_instances(
     _mount(here, images[0], points[0])
     for point in points:
         _unmount(here, point)
-    eventually(lambda: not is_alive(mounted[0].pid), "ended", 1)
+    eventually(lambda: not is_alive(mounted[0].pid), "ended")
 
 
 @pytest.mark.parametrize("driver", ["fuse", "auto"])
@@ -264,7 +265,7 @@ def test_started_by_hand_it_stays_until_told(images: list[BuiltImage], here: Pla
     assert is_alive(started["pid"])
     here.mount(images[0])
     assert nydus_fs("daemon", "--stop", *root).returncode == 0
-    eventually(lambda: not is_alive(started["pid"]), "ended", 1)
+    eventually(lambda: not is_alive(started["pid"]), "ended")
     assert not launch.is_mounted(str(here.mountpoint))
     assert list(here.state.iterdir()) == []
     assert nydus_fs("daemon", "--stop", *root).returncode == 5
@@ -356,7 +357,7 @@ def test_daemon_that_may_not_share_shows_its_image_at_the_mountpoint(
     assert (here.mountpoint / "name").read_text() == "image 0\n"
     assert here.status()["generation"] == 1
     here.unmount()
-    eventually(lambda: not is_alive(mounted.pid), "ended", 1)
+    eventually(lambda: not is_alive(mounted.pid), "ended")
     assert list(here.state.iterdir()) == []
     with pytest.raises(Failure):
         launch.mount_by(daemon, order._replace(source=str(images[0].blob)))

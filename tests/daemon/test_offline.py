@@ -9,11 +9,12 @@ import pytest
 from fs.daemon import launch
 from fs.format.errors import UnreachableError
 from fs.registry.store import StoreOptions
-from tests.daemon.mounting import Place, eventually
+from tests.daemon.mounting import Place
 from tests.image.build import BuiltImage
 from tests.image.publish import CONFIG, publish
 from tests.parts.registry import start_registry
 from tests.parts.trees import differences, scan
+from tests.parts.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.registry]
 

@@ -23,6 +23,7 @@ from tests.parts.proxy import start_proxy
 from tests.parts.registry import Registry, start_registry
 from tests.parts.s3_server import REGION, start_s3
 from tests.parts.trees import differences, scan
+from tests.parts.waiting import PATIENCE
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 SECRET = "pr0xy-s3cret"
@@ -149,7 +150,7 @@ def test_dripping_server_holds_a_reader_for_a_bounded_time(
         begun = time.monotonic()
         with pytest.raises(OSError, match="Input/output error"):
             (here.mountpoint / "hello").read_bytes()
-        # The deadline of one second, an attempt of half a second, and waits between.
-        assert time.monotonic() - begun < 4
+        # Its deadline is one second; to let the server finish would take a day.
+        assert time.monotonic() - begun < PATIENCE
         assert "timed out" in here.log()
         here.unmount()

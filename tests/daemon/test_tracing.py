@@ -14,8 +14,9 @@ from fs.daemon.launch import MountOptions
 from fs.format.errors import Failure, FormatError, UsageError
 from fs.image.trace import Paths, read_trace
 from fs.image.tree import map_bootstrap
-from tests.daemon.mounting import Place, eventually, nydus_fs
+from tests.daemon.mounting import Place, nydus_fs
 from tests.image.build import BuiltImage
+from tests.parts.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 

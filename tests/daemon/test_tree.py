@@ -14,6 +14,7 @@ import pytest
 from tests.daemon.mounting import Place
 from tests.image.build import BuiltImage, build_image
 from tests.parts.trees import differences, scan
+from tests.parts.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
@@ -100,7 +101,6 @@ def test_compressors_and_chunk_sizes(tree: Path, tmp_path: Path, here: Place) ->
 
 
 def test_prefetch_brings_what_the_image_asks_for(tree: Path, tmp_path: Path, here: Place) -> None:
-    from tests.daemon.mounting import eventually
 
     image = build_image(tree, tmp_path / "image", prefetch=(b"dir", b"hello"))
     here.mount(image)

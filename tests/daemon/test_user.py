@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.mounting import BIN, eventually
+from tests.daemon.mounting import BIN
+from tests.parts.waiting import eventually
 from tests.reads.mounting import convert
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]

@@ -10,10 +10,11 @@ import pytest
 
 from fs.daemon import launch
 from fs.format.errors import MountError
-from tests.daemon.mounting import Place, eventually, place
+from tests.daemon.mounting import Place, place
 from tests.drivers.worker import drop_caches
 from tests.image.build import BuiltImage
 from tests.parts.trees import differences, scan
+from tests.parts.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.erofs]
 

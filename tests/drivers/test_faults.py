@@ -13,10 +13,10 @@ import pytest
 
 from fs import mounts
 from tests.backend.servers import blob_server
-from tests.daemon.mounting import eventually
 from tests.drivers.worker import drop_caches, worker
 from tests.image.build import BuiltImage
 from tests.parts.trees import differences, scan
+from tests.parts.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.erofs]
 
@@ -41,7 +41,7 @@ def test_reader_outlives_a_killed_worker(tree: Path, image: BuiltImage, tmp_path
         assert reader.poll() is None
         server.release()
         here.start()
-        assert reader.communicate(timeout=20)[0] == (tree / "big").read_bytes()
+        assert reader.communicate(timeout=PATIENCE)[0] == (tree / "big").read_bytes()
         assert differences(scan(tree), scan(mounted)) == []
         drop_caches()
         assert differences(scan(tree), scan(mounted)) == []

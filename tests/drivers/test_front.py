@@ -14,6 +14,7 @@ import pytest
 from tests.drivers.worker import Worker, drop_caches, worker
 from tests.image.build import BuiltImage, build_image
 from tests.parts.listing import getdents, rest
+from tests.parts.waiting import PATIENCE
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
@@ -142,4 +143,4 @@ def test_reads_in_flight_outlive_a_killed_worker(
             time.sleep(0.01)
             here.kill()
             here.start()
-            assert [reader.wait(20) for reader in readers] == [0] * 12
+            assert [reader.wait(PATIENCE) for reader in readers] == [0] * 12

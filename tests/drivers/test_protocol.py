@@ -20,6 +20,7 @@ from fs.drivers.flat import FlatFiles
 from fs.drivers.instances import BLOBS, Instances
 from fs.format.errors import NotFoundError
 from fs.image.tree import Image
+from tests.parts.waiting import PATIENCE
 
 pytestmark = pytest.mark.root  # the library wants to see /dev/fuse's group of options
 
@@ -79,7 +80,7 @@ async def _session(offered: int = _ALL, number: int = 0) -> AsyncIterator[tuple[
     body = wire.INIT_IN.pack(7, 45, 1 << 20, offered, 0) + bytes(44)
     size = wire.IN_HEADER.size + len(body)
     init = wire.IN_HEADER.pack(size, wire.INIT, wire.NO_REQUEST, 0, 0, 0, 0, 0, 0) + body
-    with trio.fail_after(10), ours:
+    with trio.fail_after(PATIENCE), ours:
         async with trio.open_nursery() as nursery:
             descriptor = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, number)
             theirs.close()

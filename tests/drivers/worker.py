@@ -7,13 +7,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from fs import mounts
 from fs.daemon import kernel
+from tests.parts.waiting import PATIENCE, eventually
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -109,17 +109,19 @@ class Worker:
 
     def _reap(self) -> None:
         assert self._process is not None
-        self._process.wait(20)
+        self._process.wait(PATIENCE)
         for pipe in self._pipes:
             pipe.close()
 
     def settled(self) -> dict[str, Any]:
-        """Counts, once the kernel needs none of the instances any more (or after a while)."""
-        for _ in range(100):
-            counts: dict[str, Any] = self.tell("counts")
-            if not counts["in_use"]:
-                break
-            time.sleep(0.05)
+        """Counts, once the kernel needs none of the instances any more."""
+        counts: dict[str, Any] = {}
+
+        def unused() -> bool:
+            counts.update(self.tell("counts"))
+            return not counts["in_use"]
+
+        eventually(unused, "no instance is in use")
         return counts
 
     def disconnect(self) -> None:

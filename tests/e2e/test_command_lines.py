@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.mounting import eventually
 from tests.e2e.commands import Done, assert_refused, call
+from tests.parts.waiting import eventually
 
 pytestmark = [pytest.mark.system]
 
@@ -114,7 +114,7 @@ def test_nydus_fs(place: Path, words: tuple[str, ...], code: int) -> None:
     state = () if "--state-root" in words or words[0] == "unknown" else ("--state-root", "state")
     assert_refused(call("nydus-fs", *words, *state), code)
     # A daemon that was started for nothing ends by itself a moment after its answer.
-    eventually(lambda: left_below(Path("state")) == [], "nothing but the log", 5)
+    eventually(lambda: left_below(Path("state")) == [], "nothing but the log")
 
 
 def left_below(state: Path) -> list[Path]:

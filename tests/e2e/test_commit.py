@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.commands import assert_refused, call, succeed
+from tests.parts.waiting import PATIENCE
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.overlay, pytest.mark.system]
 
@@ -64,7 +65,7 @@ def test_what_is_mounted_in_a_container(nydus_layout: Path, tmp_path: Path) -> N
             assert done.returncode in (2, 5, 8)
             assert done.stderr.count("\n") == 1
     finally:
-        process.communicate("on\n", timeout=30)
+        process.communicate("on\n", timeout=PATIENCE)
     said = succeed(
         "lazyrun", "run", "--rm", *own, target,
         "cat /etc/motd /mnt/vol/below/note /mnt/vol/motd; test -e /root/secret || echo gone",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.commands import assert_refused, call, succeed
+from tests.parts.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.overlay, pytest.mark.system]
 
@@ -30,12 +30,14 @@ def mounted(target: Path, work: Path) -> dict[str, Any]:
     where = ("--state-root", work / "state")
     succeed("nydus-fs", "mount", f"oci:{target}:fast", work / "mnt", *where,
             "--cache-dir", work / "cache")  # fmt: skip
-    for _ in range(100):
-        status: dict[str, Any] = json.loads(succeed("nydus-fs", "status", "--json", *where))[0]
-        if status["prefetch"]["state"] == "done":
-            return status
-        time.sleep(0.05)
-    raise AssertionError(status)
+    shown: list[dict[str, Any]] = []
+
+    def done() -> bool:
+        shown[:] = json.loads(succeed("nydus-fs", "status", "--json", *where))
+        return bool(shown[0]["prefetch"]["state"] == "done")
+
+    eventually(done, "the prefetch is done")
+    return shown[0]
 
 
 def test_the_start_comes_by_one_request(nydus_layout: Path, tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ from fs.format.walk import load_tree, walk
 from fs.format.writer import BootstrapOptions, write_bootstrap
 from tests.format.images import new_image
 
-#: Far more than an image of these sizes takes, far less than a hang.
-SECONDS = 5.0
+#: Of the processor: far more than an image of these sizes takes, far less than a hang.
+SECONDS = 20.0
 FUZZ = settings(
     deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
@@ -38,7 +38,7 @@ def read_everything(buffer: Buffer) -> bool:
 
     Fails when that takes longer than a hang would be noticed.
     """
-    start = time.monotonic()
+    start = time.process_time()
     try:
         bootstrap = open_bootstrap(buffer, "fuzzed")
     except FormatError:
@@ -48,7 +48,7 @@ def read_everything(buffer: Buffer) -> bool:
     results.append(attempt(lambda: bootstrap.prefetch))
     for index in range(len(bootstrap.blobs)):
         results.append(attempt(functools.partial(bootstrap.chunk_table, index)))
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     return all(results)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from fs import mounts
 from tests.parts import leaks
+from tests.parts.waiting import PATIENCE
 
 
 def await_cat(process: subprocess.Popen[bytes]) -> None:
@@ -28,7 +29,7 @@ def test_process_with_the_mark_is_found_and_ended(tmp_path: Path) -> None:
         await_cat(process)
         left = leaks.end_processes_of("of-this-test", tmp_path, grace=0.2)
         assert left == [f"process {process.pid}: cat"]
-        assert process.wait(5) == -9
+        assert process.wait(PATIENCE) == -9
 
 
 @pytest.mark.overlay

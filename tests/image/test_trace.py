@@ -16,6 +16,7 @@ from fs.format.errors import FormatError, NotFoundError
 from fs.image.trace import FORMAT, Heading, Paths, Touch, Trace, read_trace
 from fs.image.tree import map_bootstrap
 from tests.image.build import BuiltImage, build_image
+from tests.parts.waiting import PATIENCE
 
 _BLOCK = 4096
 
@@ -110,7 +111,7 @@ def test_written_while_it_is_used(tmp_path: Path, image: _Traced) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trace.run)
             trace.touch(image.nid(b"second"), 0, _BLOCK)
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE):
                 while not trace.written:  # noqa: ASYNC110 (a thread writes it)
                     await trio.sleep(0.02)
             assert len(read_trace(str(tmp_path / "t"))[1]) == 1

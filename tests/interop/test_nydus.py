@@ -22,6 +22,7 @@ from fs import mounts
 from fs.daemon import launch
 from nydusify.cli import main as nydusify
 from tests.parts.trees import differences, scan
+from tests.parts.waiting import PATIENCE
 
 pytestmark = [pytest.mark.nydusd, pytest.mark.root, pytest.mark.fuse]
 
@@ -200,7 +201,7 @@ def nydusd(bootstrap: Path, blobs: Path | Mapping[str, object], work: Path) -> I
         # namespace has a copy of the mount, it fails to, and then waits for ever.
         daemon.terminate()
         try:
-            daemon.wait(20)
+            daemon.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()

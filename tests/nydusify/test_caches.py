@@ -21,6 +21,7 @@ from nydusify.layers.layer_cache import LayerCache
 from tests.nydusify.test_convert import assert_shows, publish, stack
 from tests.parts.layers import LayerTar
 from tests.parts.registry import Registry
+from tests.parts.waiting import eventually
 
 pytestmark = [pytest.mark.registry, pytest.mark.root, pytest.mark.overlay]
 
@@ -173,10 +174,11 @@ def test_a_killed_conversion_goes_on(registry: Registry, tmp_path: Path) -> None
     writing = Watch(registry, "killed/target")
     process = subprocess.Popen(command)
     try:
-        deadline = time.monotonic() + 30
-        while not [r for r in writing.requests() if r["http.request.method"] == "PUT"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+        eventually(
+            lambda: [r for r in writing.requests() if r["http.request.method"] == "PUT"],
+            "a blob has arrived",
+            pause=0.002,
+        )
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -13,6 +13,7 @@ import pytest
 from nydusify.interruption import Interrupted, Unwinding
 from nydusify.report import Silence
 from tests.parts.layers import LayerTar
+from tests.parts.waiting import PATIENCE
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -50,7 +51,7 @@ def test_signal_in_the_middle(tmp_path: Path, number: signal.Signals) -> None:
         feed.write(LayerTar().add("a", data=os.urandom(3 << 20)).tar()[:-5000])
         feed.flush()
         process.send_signal(number)
-    assert process.communicate(timeout=20)[1] == "nydusify: interrupted\n"
+    assert process.communicate(timeout=PATIENCE)[1] == "nydusify: interrupted\n"
     assert process.returncode == 128 + number
     assert list(work.iterdir()) == []
     assert not (tmp_path / "out").exists()

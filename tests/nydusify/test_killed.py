@@ -17,6 +17,7 @@ from nydusify.cli import main
 from tests.nydusify.test_convert import publish
 from tests.parts.layers import LayerTar
 from tests.parts.registry import Registry
+from tests.parts.waiting import eventually
 
 pytestmark = pytest.mark.registry
 
@@ -97,8 +98,6 @@ def test_blobs_travel_while_the_next_layer_is_converted(registry: Registry, tmp_
     damaged = next(path for path in blobs if path.read_bytes() == second)
     damaged.write_bytes(second[:-20_000] + bytes(20_000))
     assert main(command(source, f"{registry.host}/{repository}:1", tmp_path)[3:]) != 0
-    deadline = time.monotonic() + 5
-    while not pushed(registry, repository) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    eventually(lambda: pushed(registry, repository), "the registry's log tells of it")
     assert len(pushed(registry, repository)) == 1
     assert not is_tagged(f"{registry.host}/{repository}:1")

@@ -15,6 +15,7 @@ from nydusify.layers.sources import Advance, Entries, SourceLayer
 from nydusify.operations.image_conversion import convert_layers
 from nydusify.options import ConvertOptions
 from nydusify.report import Silence
+from tests.parts.waiting import PATIENCE
 
 Open = Callable[[Advance], AbstractContextManager[Entries]]
 
@@ -61,7 +62,7 @@ def test_the_upper_layer_is_done_first(tmp_path: Path) -> None:
 
     def lower(advance: Advance) -> Iterator[bytes]:
         advance(4)
-        assert upper_done.wait(20)
+        assert upper_done.wait(PATIENCE)
         yield b"lower"
         advance(6)
 
@@ -82,7 +83,7 @@ def test_a_failure_ends_the_others(tmp_path: Path) -> None:
     upper_begun = threading.Event()
 
     def lower(advance: Advance) -> Iterator[bytes]:
-        assert upper_begun.wait(20)
+        assert upper_begun.wait(PATIENCE)
         yield b"first"
         raise FormatError("is wrong", "layer 1")
 
@@ -103,7 +104,7 @@ def test_the_lowest_failure_is_told(tmp_path: Path) -> None:
     def failing(number: int, wait: bool) -> Callable[[Advance], Iterator[bytes]]:
         def names(advance: Advance) -> Iterator[bytes]:
             if wait:
-                assert upper_failed.wait(20)
+                assert upper_failed.wait(PATIENCE)
             yield b"first"
             upper_failed.set()
             raise FormatError("is wrong", f"layer {number}")

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from tests.nydusify.test_convert import publish, stack
 from tests.nydusify.test_failures import no_logins
 from tests.parts.layers import LayerTar
 from tests.parts.registry import Registry, free_port, htpasswd_auth, start_registry
+from tests.parts.waiting import PATIENCE, eventually
 from tests.registry.faulty import Reply, Request, start_faulty
 
 pytestmark = [pytest.mark.registry]
@@ -115,10 +115,11 @@ def test_a_layout_that_cannot_be_written(
 
 def await_upload(storage: Path, wanted: int) -> None:
     """Until so many bytes of an upload are there."""
-    deadline = time.monotonic() + 60
-    while sum(size_of(path) for path in storage.rglob("_uploads/*/data")) < wanted:
-        assert time.monotonic() < deadline, "nothing is uploaded"
-        time.sleep(0.005)
+    eventually(
+        lambda: sum(size_of(path) for path in storage.rglob("_uploads/*/data")) >= wanted,
+        "it is uploaded",
+        pause=0.002,
+    )
 
 
 def size_of(path: Path) -> int:
@@ -141,7 +142,7 @@ def test_a_registry_killed_in_the_middle_of_a_blob(tmp_path: Path) -> None:
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         await_upload(first.storage, 1 << 20)
         os.kill(first.pid, signal.SIGKILL)
-        told = process.communicate(timeout=60)[1]
+        told = process.communicate(timeout=PATIENCE)[1]
         assert process.returncode == UNREACHABLE, told
         assert told.startswith(f"nydusify: {first.host}")
         assert told.count("\n") == 1

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from nydusify.startup.readiness import Elapsed, Exit, Line, NotReadyError, Port, Program, Ready
+from tests.parts.waiting import PATIENCE
 
 _SERVER = """
 import socket, sys
@@ -36,8 +37,8 @@ def python(code: str, *arguments: str) -> list[str]:
 )
 def test_ready(ready: Ready, code: str) -> None:
     with Program(python(code), hold=True) as program:
-        outcome = program.wait_until(ready, 20)
-    assert 0 < outcome.ready < 20
+        outcome = program.wait_until(ready, PATIENCE)
+    assert 0 < outcome.ready < PATIENCE
     if not isinstance(ready, Elapsed):
         assert outcome.first_output is not None
         assert outcome.first_output <= outcome.ready
@@ -47,13 +48,13 @@ def test_port_is_asked_until_it_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         number = probe.getsockname()[1]
     with Program(python(_SERVER, str(number)), hold=True) as program:
-        program.wait_until(Port(number), 20)
-        program.wait_until(Port(number, b"PING\r\n", b"+PONG"), 20)
+        program.wait_until(Port(number), PATIENCE)
+        program.wait_until(Port(number, b"PING\r\n", b"+PONG"), PATIENCE)
 
 
 def test_script_comes_from_standard_input() -> None:
     with Program([sys.executable, "-"], b"print(6 * 7)\n") as program:
-        assert program.wait_until(Exit("^42$"), 20).output == "42\n"
+        assert program.wait_until(Exit("^42$"), PATIENCE).output == "42\n"
 
 
 @pytest.mark.parametrize(
@@ -70,11 +71,11 @@ def test_not_ready(ready: Ready, code: str, text: str) -> None:
         Program(python(code)) as program,
         pytest.raises(NotReadyError, match=f"^{text}"),
     ):
-        program.wait_until(ready, 0.5 if "time" in code else 20)
+        program.wait_until(ready, 0.5 if "time" in code else PATIENCE)
 
 
 def test_a_program_that_will_not_end_is_killed() -> None:
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True)\n"
     program = Program(python(code + "while True: time.sleep(1)"), hold=True)
-    program.wait_until(Line("1"), 20)
+    program.wait_until(Line("1"), PATIENCE)
     assert program.end(patience=0.2) == -signal.SIGKILL

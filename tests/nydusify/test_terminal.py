@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.nydusify.test_convert import publish, stack
+from tests.parts.waiting import PATIENCE
 
 _CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
 
@@ -38,7 +39,7 @@ def on_terminal(*arguments: str, columns: int = 100) -> tuple[int, str]:
     except OSError:  # EIO: the last writer is gone
         pass
     os.close(master)
-    return process.wait(20), shown.decode()
+    return process.wait(PATIENCE), shown.decode()
 
 
 def screen(output: str) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.parts.waiting import PATIENCE, eventually
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,9 @@ def start_containerd(root: Path) -> Iterator[Containerd]:
     with (root / "log").open("wb") as log:
         daemon = subprocess.Popen(["containerd", "-c", config], stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 20
-        while not (root / "sock").exists():
-            assert daemon.poll() is None, (root / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(lambda: (root / "sock").exists() or daemon.poll() is not None, "it listens")
+        assert daemon.poll() is None, (root / "log").read_text()
         yield Containerd(root / "sock")
     finally:
         daemon.terminate()
-        daemon.wait(20)
+        daemon.wait(PATIENCE)

@@ -53,22 +53,26 @@ def sweep_dead_sessions(temporary: Path) -> None:
 
 
 def processes_of(mark: str, root: Path) -> Iterator[tuple[int, str]]:
-    """Living processes that inherited `mark`, or whose root has a layer in `root`: containers.
+    """Living processes of a session: those that inherited `mark`, and containers in `root`."""
+    return processes_with([f"{MARK}={mark}".encode()], root)
+
+
+def processes_with(settings: list[bytes], root: Path | None) -> Iterator[tuple[int, str]]:
+    """Living processes with one of the settings, NAME=VALUE, in their environment,
+    or whose root has a layer in `root`: containers.
 
     Any other mount namespace that was made meanwhile has copies of a session's mounts too:
     only what "/" is made of tells whose a process is.
     """
-    wanted = f"{MARK}={mark}".encode()
     ours = os.readlink("/proc/self/ns/mnt")
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
-            inherited = wanted in (entry / "environ").read_bytes().split(b"\0")
-            contained = os.readlink(entry / "ns/mnt") != ours and (
-                f"{root}/".encode() in _root_mount(entry)
-            )
-            if inherited or contained:
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            inherited = any(setting in environment for setting in settings)
+            contained = root is not None and os.readlink(entry / "ns/mnt") != ours
+            if inherited or (contained and f"{root}/".encode() in _root_mount(entry)):
                 words = (entry / "cmdline").read_bytes().split(b"\0")
                 yield int(entry.name), b" ".join(words).decode(errors="replace").strip()
 
@@ -79,7 +83,7 @@ def _root_mount(process: Path) -> bytes:
     return next((line for line in reversed(lines) if line.split(b" ")[4] == b"/"), b"")
 
 
-def end_processes_of(mark: str, root: Path, grace: float = 3.0) -> list[str]:
+def end_processes_of(mark: str, root: Path, grace: float = 30.0) -> list[str]:
     """Wait `grace` seconds for a session's processes to end, kill the rest and name them."""
     deadline = time.monotonic() + grace
     while (left := list(processes_of(mark, root))) and time.monotonic() < deadline:

@@ -14,10 +14,11 @@ import pytest
 
 from fs.daemon import launch
 from fs.registry.store import StoreOptions
-from tests.daemon.mounting import Place, eventually, place
+from tests.daemon.mounting import Place, place
 from tests.image.build import BuiltImage, build_image
 from tests.image.publish import publish
 from tests.parts.registry import Registry, start_registry
+from tests.parts.waiting import PATIENCE, eventually
 from tests.reads.mounting import DRIVERS
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.erofs, pytest.mark.registry]
@@ -74,11 +75,11 @@ def _read_by_many(image: BuiltImage, driver: str, registry: Registry, here: Plac
     with _held(registry):
         for thread in threads:
             thread.start()
-        eventually(lambda: _waiting() >= READERS, "all wait", 30)
+        eventually(lambda: _waiting() >= READERS, "all wait")
         time.sleep(0.3)
         assert outcomes == []
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     assert outcomes == [True] * READERS
     asked = registry.requests(f"/v2/flight/blobs/sha256:{image.record.blob_id}")
     fetched = [line for line in asked if line["http.request.method"] == "GET"]

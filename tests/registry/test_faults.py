@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -25,6 +25,7 @@ from fs.registry.descriptor import Descriptor
 from fs.registry.mediatypes import OCI_MANIFEST
 from fs.registry.retry import RetryPolicy
 from fs.registry.store import ImageReader, open_reader
+from tests.parts.waiting import PATIENCE
 from tests.registry.faulty import Faulty, Reply, Request
 from tests.registry.images import make_image
 from tests.registry.world import BLOB, LAYER, SECRET, World, basic, cut_after, login, script, serve
@@ -96,15 +97,18 @@ def test_a_registry_that_stays_broken(world: World) -> None:
 def test_a_silent_server_times_out(world: World) -> None:
     retry = RetryPolicy(attempts=1)
     options = replace(world.options, read_timeout=0.3, retry=retry)
-    server = world.server(lambda request: Reply(200, {"Content-Length": "100"}, _slow()))
-    with pytest.raises(UnreachableError, match="timed out"):
-        world.reader(server, options).resolve()
+    over = threading.Event()
 
+    def silent() -> Iterator[bytes]:
+        yield b"x"
+        over.wait(PATIENCE)
 
-def _slow() -> Iterator[bytes]:
-    yield b"x"
-    time.sleep(1)
-    yield b"y"
+    server = world.server(lambda request: Reply(200, {"Content-Length": "100"}, silent()))
+    try:
+        with pytest.raises(UnreachableError, match="timed out"):
+            world.reader(server, options).resolve()
+    finally:
+        over.set()
 
 
 # --- lies

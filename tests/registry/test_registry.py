@@ -323,11 +323,11 @@ def test_expired_token_is_renewed(
     """A token dies before the time that was said; the registry's 401 brings a new one."""
     place, options = f"{token_registry.host}/token/expired:v1", alice(tmp_path, token_registry)
     push(place, sample, options)
-    tokens.lives = [-57.0]  # the registry forgives 60 seconds
+    tokens.lives = [-59.0]  # the registry forgives 60 seconds
     before = len(tokens.requests)
     with closing(open_reader(place, options)) as reader:
         reader.resolve()
-        time.sleep(4)
+        time.sleep(2.5)
         layer = sample.layers[0]
         with reader.open_blob(layer) as stream:
             assert stream.read() == sample.blobs[layer.digest]

@@ -34,7 +34,7 @@ class World:
     @property
     def options(self) -> StoreOptions:
         retry = RetryPolicy(attempts=4, sleep=self.waits.append, jitter=lambda: 1.0)
-        return StoreOptions(plain_http=True, retry=retry, read_timeout=5)
+        return StoreOptions(plain_http=True, retry=retry, read_timeout=60)
 
     def reader(self, server: Faulty, options: StoreOptions | None = None) -> ImageReader:
         reader = open_reader(f"{server.host}/repo:tag", options or self.options)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.parts.leaks import mount_points
+from tests.parts.waiting import PATIENCE
 
 LAZYRUN = Path(sys.executable).with_name("lazyrun")
 
@@ -38,7 +39,7 @@ class Lazyrun:
             stdin=None if stdin is not None else subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             **more,
         )
 
@@ -50,7 +51,7 @@ class Lazyrun:
 
     def verb(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [str(LAZYRUN), words[0], "--root", str(self.root), *words[1:]]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
     def leftovers(self) -> list[str]:
         """Containers, snapshots and mounts below the root."""

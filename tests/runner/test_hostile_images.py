@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.parts.trees import scan
+from tests.parts.waiting import PATIENCE
 from tests.runner.conftest import Lazyrun
 
 pytestmark = [pytest.mark.root, pytest.mark.overlay, pytest.mark.system]
@@ -110,7 +111,7 @@ def test_the_mount_of_the_interpreter_is_read_only(hostile: Lazyrun) -> None:
     assert os.statvfs(f"/proc/{child}/exe").f_flag & os.ST_RDONLY
     assert not os.statvfs(sys.executable).f_flag & os.ST_RDONLY
     process.terminate()
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE)
 
 
 def test_no_module_of_the_image_is_imported(hostile: Lazyrun) -> None:

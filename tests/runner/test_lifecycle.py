@@ -6,13 +6,13 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
 import subprocess
 import termios
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,16 +20,10 @@ import pytest
 from fs.registry.store import open_reader
 from tests.parts.layers import LayerTar
 from tests.parts.plain import write_plain_image
+from tests.parts.waiting import PATIENCE, eventually
 from tests.runner.conftest import LAZYRUN, Lazyrun
 
 pytestmark = [pytest.mark.root, pytest.mark.overlay, pytest.mark.system]
-
-
-def await_true(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def started(lazyrun: Lazyrun, *words: str, image: str | None = None) -> subprocess.Popen[str]:
@@ -50,7 +44,7 @@ def ended(process: subprocess.Popen[str], seconds: float = 20) -> int:
 def running_state(lazyrun: Lazyrun) -> dict[str, int]:
     """The state of the one container, once it has its process."""
     (file,) = lazyrun.root.glob("containers/*/state.json")
-    await_true(lambda: "pid" in json.loads(file.read_text()))
+    eventually(lambda: "pid" in json.loads(file.read_text()), "it has its process")
     state = json.loads(file.read_text())
     assert isinstance(state, dict)
     return state
@@ -65,7 +59,7 @@ def test_signals_are_passed_on(lazyrun: Lazyrun, number: signal.Signals) -> None
     script = f"trap 'echo got {name}; exit 9' {name}; echo ready; while :; do sleep 0.02; done"
     process = started(lazyrun, "sh", "-c", script)
     process.send_signal(number)
-    assert process.communicate(timeout=10)[0] == f"got {name}\n"
+    assert process.communicate(timeout=PATIENCE)[0] == f"got {name}\n"
     assert process.returncode == 9
 
 
@@ -96,7 +90,7 @@ def test_a_killed_lazyrun_takes_its_container_along_and_the_next_clears_up(
     state = running_state(lazyrun)
     process.kill()
     ended(process)
-    await_true(lambda: not Path(f"/proc/{state['pid']}").exists())
+    eventually(lambda: not Path(f"/proc/{state['pid']}").exists(), "its process is gone")
     assert lazyrun.leftovers() != []
     assert json.loads(lazyrun.verb("ps", "-a", "--json").stdout)[0]["exit_code"] == 137
     assert lazyrun.output("echo", "next") == "next\n"
@@ -113,13 +107,14 @@ def test_a_killed_lazyrun_whose_container_survived(lazyrun: Lazyrun) -> None:
         script = "echo ready; exec /bin/busybox-shed sh -c 'sleep 1000 & wait'"
         process = started(lazyrun, "-u", "1000", "--", "sh", "-c", script)
         state = running_state(lazyrun)
-        await_true(lambda: b"shed" in Path(f"/proc/{state['pid']}/cmdline").read_bytes())
+        file = Path(f"/proc/{state['pid']}/cmdline")
+        eventually(lambda: b"shed" in file.read_bytes(), "it is the other program")
         process.kill()
         process.wait()
         assert Path(f"/proc/{state['pid']}").exists()
         lazyrun.verb("prune")
         ended(process)
-        await_true(lambda: not Path(f"/proc/{state['pid']}").exists())
+        eventually(lambda: not Path(f"/proc/{state['pid']}").exists(), "its process is gone")
     finally:
         program.unlink()
 
@@ -132,7 +127,7 @@ def test_interrupted_at_any_moment_nothing_is_left(
     process = subprocess.Popen(lazyrun.command("--init", "--", "sleep", "1000"))
     time.sleep(moment)
     process.send_signal(number)
-    code = process.wait(20)
+    code = process.wait(PATIENCE)
     # Before Python runs our handler, the signal ends it as it ends any program.
     assert code in (128 + number, -number, 1, 130)
 
@@ -174,16 +169,20 @@ def test_a_running_container_is_not_removed_unless_forced(lazyrun: Lazyrun) -> N
 
 def test_many_at_once(lazyrun: Lazyrun) -> None:
     processes = [subprocess.Popen(lazyrun.command("sh", "-c", f"exit {code}")) for code in range(6)]
-    assert [process.wait(60) for process in processes] == list(range(6))
+    assert [process.wait(PATIENCE) for process in processes] == list(range(6))
 
 
-def read_until(master: int, wanted: bytes, seconds: float = 10) -> bytes:
+def read_until(master: int, wanted: bytes) -> bytes:
+    """What a terminal shows until it matches."""
     shown = b""
-    deadline = time.monotonic() + seconds
-    while wanted not in shown:
-        assert time.monotonic() < deadline, shown
-        if select.select([master], [], [], 0.1)[0]:
+
+    def there() -> bool:
+        nonlocal shown
+        if select.select([master], [], [], 1)[0]:
             shown += os.read(master, 4096)
+        return re.search(wanted, shown) is not None
+
+    eventually(there, f"{wanted!r} on the terminal", pause=0)
     return shown
 
 
@@ -201,21 +200,23 @@ def test_a_terminal(lazyrun: Lazyrun) -> None:
         stderr=slave,
         start_new_session=True,
     )
-    shown = read_until(master, b"# ")
+    shown = read_until(master, rb"# ")
     assert b"/dev/pts/0\r\n33 101\r\nxterm\r\n" in shown
     os.write(master, b"echo $((6*7))\n")
-    read_until(master, b"\r\n42\r\n")
-    os.write(master, b"echo re''ady; sleep 100\n")
-    read_until(master, b"ready")
+    read_until(master, rb"\r\n42\r\n.*# ")
+    # Who says that it is ready is who has the terminal: the shell gave it away before.
+    os.write(master, b"sh -c 'echo re\"\"ady; exec sleep 1000'\n")
+    read_until(master, rb"ready\r\n")
     os.write(master, b"\x03")  # ends the sleep, not lazyrun and not the shell
+    read_until(master, rb"# ")  # what is typed before might be dropped with the ^C
     os.write(master, b"echo st''ill here\n")
-    read_until(master, b"still here")
+    read_until(master, rb"still here")
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 55, 0, 0))
     process.send_signal(signal.SIGWINCH)
     os.write(master, b"until stty size | grep '44 5[5]'; do sleep 0.1; done\n")
-    read_until(master, b"44 55")
+    read_until(master, rb"44 55")
     os.write(master, b"exit\n")
-    assert process.wait(10) == 4
+    assert process.wait(PATIENCE) == 4
     assert termios.tcgetattr(slave) == before
     os.close(master)
     os.close(slave)

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from snapshotter.pull import pull
 from snapshotter.store import Store
 from tests.parts.layers import LayerTar
 from tests.parts.plain import write_plain_image
+from tests.parts.waiting import PATIENCE, eventually
 from tests.runner.conftest import Lazyrun
 
 pytestmark = [pytest.mark.root, pytest.mark.overlay, pytest.mark.system]
@@ -39,13 +39,6 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> str:
     return image
 
 
-def await_true(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.002)
-
-
 def extractions(root: Path) -> list[str]:
     if not (root / "store/metadata.db").exists():
         return []
@@ -60,7 +53,7 @@ def pulling(lazyrun: Lazyrun, image: str) -> Iterator[subprocess.Popen[str]]:
         lazyrun.command("true", image=image), stderr=subprocess.PIPE, text=True
     )
     try:
-        await_true(lambda: list(lazyrun.root.glob("store/snapshots/*/fs/large1")))
+        eventually(lambda: list(lazyrun.root.glob("store/snapshots/*/fs/large1")), "it is unpacked")
         assert process.poll() is None
         yield process
     finally:
@@ -91,7 +84,7 @@ def test_a_living_pull_keeps_its_layer(lazyrun: Lazyrun, large: str) -> None:
         lazyrun.verb("ps")
         assert len(extractions(lazyrun.root)) == 1
         process.send_signal(signal.SIGCONT)
-        told = process.communicate(timeout=60)[1]
+        told = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 127, told  # pulled whole: there is just no "true" in it
     assert "true: not found" in told
     lazyrun.verb("prune")
@@ -100,7 +93,7 @@ def test_a_living_pull_keeps_its_layer(lazyrun: Lazyrun, large: str) -> None:
 def test_an_interrupted_pull_leaves_nothing_of_its_layer(lazyrun: Lazyrun, large: str) -> None:
     with pulling(lazyrun, large) as process:
         process.terminate()
-        told = process.communicate(timeout=20)[1]
+        told = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 128 + signal.SIGTERM
     assert told.count("\n") == 1
     assert "pulled in full" in told

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.parts.waiting import PATIENCE
 from tests.runner.conftest import Lazyrun
 
 pytestmark = [
@@ -172,7 +173,11 @@ class Bundle:
 
     def run(self) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+            self.command(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
 
 
@@ -276,5 +281,5 @@ def test_signals(lazyrun: Lazyrun, bundle: Bundle, number: signal.Signals) -> No
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        told.append((process.communicate(timeout=20)[0], process.returncode))
+        told.append((process.communicate(timeout=PATIENCE)[0], process.returncode))
     assert told == [(f"got {name}\n", 9)] * 2

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from fs.daemon import launch
-from tests.daemon.mounting import eventually, is_alive
+from tests.daemon.mounting import is_alive
 from tests.e2e.commands import call, succeed
 from tests.e2e.images import upper_layer, write_image
 from tests.parts import leaks
+from tests.parts.waiting import eventually
 from tests.scale.layers import MIB
 from tests.scale.processes import own_memory
 
@@ -92,7 +93,7 @@ def run(root: Path, image: str, number: int) -> subprocess.CompletedProcess[str]
 
 def assert_nothing_left(root: Path, pids: list[int]) -> None:
     assert leaks.mounts_below(root) == []
-    eventually(lambda: not any(map(is_alive, pids)), "the daemons end", 2)
+    eventually(lambda: not any(map(is_alive, pids)), "the daemons end")
 
 
 def assert_nothing_left_by_containers(root: Path) -> None:

@@ -24,6 +24,7 @@ from tests.parts.plain import write_plain_image
 from tests.parts.registry import Registry
 from tests.parts.stacks import UPPERS, base
 from tests.parts.trees import Entry, scan
+from tests.parts.waiting import PATIENCE
 
 pytestmark = [pytest.mark.root, pytest.mark.overlay]
 
@@ -70,7 +71,7 @@ def test_a_reader_who_has_enough_is_no_failure(images: Path, tmp_path: Path) -> 
         assert done.stdout
         assert done.stdout.read(512)
         done.stdout.close()
-        assert done.wait(60) == 128 + signal.SIGPIPE
+        assert done.wait(PATIENCE) == 128 + signal.SIGPIPE
         assert said.tell() == 0
 
 

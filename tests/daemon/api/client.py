@@ -11,11 +11,12 @@ from typing import Any
 
 from tests.daemon.mounting import Place
 from tests.image.build import BuiltImage
+from tests.parts.waiting import PATIENCE
 
 
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=20)
+        super().__init__("localhost", timeout=PATIENCE)
         self._path = path
 
     def connect(self) -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from fs.daemon import launch
 from tests.daemon.api.client import Client
-from tests.daemon.mounting import eventually, is_alive
+from tests.daemon.mounting import is_alive
 from tests.parts.trees import differences, scan
+from tests.parts.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 

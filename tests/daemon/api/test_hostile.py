@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from tests.daemon.api.client import Client, connected
-from tests.daemon.mounting import eventually
+from tests.parts.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 

@@ -11,7 +11,7 @@ import pytest
 from fs.daemon import launch
 from fs.daemon.metrics import Counters, Family, Traffic, exposition
 from tests.daemon.api.client import Client
-from tests.daemon.mounting import eventually
+from tests.parts.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 

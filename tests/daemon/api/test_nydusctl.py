@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from tests.daemon.api.client import Client
-from tests.daemon.mounting import eventually
 from tests.parts import leaks
+from tests.parts.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.nydusd, pytest.mark.root, pytest.mark.fuse]
 
@@ -31,7 +31,7 @@ def program(name: str) -> str:
 
 def nydusctl(client: Client, *arguments: object) -> str:
     command = [program("nydusctl"), "--sock", str(client.path), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -74,7 +74,7 @@ def theirs(client: Client, config: Path) -> Iterator[Client]:
         yield Client(root / "nydusd.sock", client.here, client.image)
     finally:
         daemon.terminate()
-        daemon.wait(20)
+        daemon.wait(PATIENCE)
         leaks.detach(leaks.mounts_below(root / "theirs"))
 
 
