@@ -123,18 +123,19 @@ def reading(images: list[BuiltImage], here: Place) -> Iterator[list[str]]:
     here.unmount()
 
 
-def test_hundreds_come_and_go_while_others_are_read(
-    images: list[BuiltImage], here: Place, reading: list[str]
+@pytest.mark.parametrize("count", [60, pytest.param(400, marks=pytest.mark.scale)])
+def test_many_come_and_go_while_others_are_read(
+    images: list[BuiltImage], here: Place, reading: list[str], count: int
 ) -> None:
-    points = _points(here, 200)
+    points = _points(here, count)
 
     def come(number: int) -> None:
         _mount(here, images[number % 3], points[number])
         assert (points[number] / "name").read_text() == f"image {number % 3}\n"
 
     with ThreadPoolExecutor(8) as clients:
-        list(clients.map(come, range(200)))
-        assert len(launch.all_status(str(here.state))) == 201
+        list(clients.map(come, range(count)))
+        assert len(launch.all_status(str(here.state))) == count + 1
         worker = here.status()["worker_pid"]
         assert _resident(worker) < 120 << 20
         list(clients.map(lambda point: _unmount(here, point), points))

@@ -135,7 +135,7 @@ class Worker:
         mounts.umount(self.mnt, mounts.MNT_DETACH)
         if self._connection.descriptor >= 0:
             self.disconnect()
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None:  # it may have ended by itself, without its connection
             self.kill()
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import io
 import json
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -41,24 +43,36 @@ from tests.parts.trees import differences, scan
 pytestmark = [pytest.mark.root, pytest.mark.overlay]
 
 Encode = Callable[[bytes], bytes]
+
+
+@functools.lru_cache(64)
+def gzipped(tar: bytes) -> bytes:
+    return gzip.compress(tar, 1, mtime=0)
+
+
 ENCODINGS: dict[str, tuple[str, Encode]] = {
     "plain": (OCI_LAYER, bytes),
-    "gzip": (OCI_LAYER_GZIP, gzip.compress),
+    "gzip": (OCI_LAYER_GZIP, gzipped),
     "zstd": (OCI_LAYER_ZSTD, zstandard.compress),
 }
 
 
 def stack() -> list[bytes]:
     """Four layers: one large file and many small ones, deletions, replacement, nothing new."""
-    random = b"".join(hashlib.sha256(b"%d" % n).digest() for n in range(100_000))
-    low = LayerTar().directory("usr").directory("usr/bin").add("usr/bin/large", data=random)
+    return list(_stack())
+
+
+@functools.cache
+def _stack() -> tuple[bytes, ...]:
+    noise = random.Random(1).randbytes(3_200_000)
+    low = LayerTar().directory("usr").directory("usr/bin").add("usr/bin/large", data=noise)
     for number in range(50):
         low.add(f"usr/f{number}", data=b"%d" % number * number, uid=number)
     low.symlink("bin", "usr/bin").link("usr/again", "usr/bin/large").add("pipe", b"6")
     upper = LayerTar().add("usr/.wh.f7").add("usr/f8", data=b"new").add("usr/bin/.wh..wh..opq")
-    same = LayerTar().add("copy", data=random[: 1 << 20]).add("usr/link-to", data=b"")
+    same = LayerTar().add("copy", data=noise[: 1 << 20]).add("usr/link-to", data=b"")
     nothing = LayerTar().add(".wh.pipe").directory("etc", mode=0o700)
-    return [layer.tar() for layer in (low, upper, same, nothing)]
+    return tuple(layer.tar() for layer in (low, upper, same, nothing))
 
 
 def publish(

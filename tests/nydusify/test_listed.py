@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -31,8 +32,8 @@ Item = dict[str, Any]
 
 def tar() -> bytes:
     """Files that podman cuts by their content, one larger than our chunks; and holes in one."""
-    random = b"".join(hashlib.sha256(b"%d" % n).digest() for n in range(90_000))
-    layer = LayerTar().directory("d").add("d/large", data=random, mode=0o640, uid=7)
+    noise = random.Random(1).randbytes(2_880_000)
+    layer = LayerTar().directory("d").add("d/large", data=noise, mode=0o640, uid=7)
     layer.add("d/holes", data=b"x" * 5000 + bytes(300_000) + b"y" * 5000)
     layer.add("d/.wh.gone").symlink("link", "d/large").link("again", "d/holes")
     for number in range(20):

@@ -13,7 +13,7 @@ from nydusify.cli import main as nydusify
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.erofs, pytest.mark.fio]
 
-SIZE = 48 << 20
+SIZE = 16 << 20
 
 
 def fio(file: Path, *flags: str, **options: object) -> None:

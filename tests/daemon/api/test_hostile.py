@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from tests.daemon.api.client import Client, connected
-from tests.parts.waiting import eventually
+from tests.parts.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
@@ -66,7 +66,7 @@ def test_silent_clients_hold_nobody_and_are_not_kept(client: Client) -> None:
         silent[0].sendall(b"GET / HT")
         assert client.get("/api/v1/daemon")["state"] == "RUNNING"
         more = [stack.enter_context(connected(client.path)) for _ in range(8)]
-        more[-1].settimeout(5)
+        more[-1].settimeout(PATIENCE)
         assert more[-1].recv(1) == b""  # one too many
         assert silent[0].recv(1) == b""  # after its 10 seconds
     eventually(lambda: client.get("/api/v1/daemon"), "there is room again")
