@@ -53,21 +53,24 @@ def isolate(
 
 
 def _own_mounts() -> None:
-    """Let no mount made here reach the outside, and make "/" a mount point if it is none.
+    """Let no mount made here reach the outside, and make "/" the root of the mount namespace.
 
-    It is none in a plain chroot, where neither its propagation can be set nor
-    pivot_root(2) works. Joining one's own namespace leads to its true root.
+    In a plain chroot it is not even a mount point, so that neither its propagation can be
+    set nor pivot_root(2) works; and who joins this namespace by setns(2), as runc does for
+    `ctr-remote image optimize`, would find itself outside of the chroot.
     """
     here = Path.cwd()
     top = os.open("/", os.O_PATH | os.O_CLOEXEC)
     namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    setns(namespace, CLONE_NEWNS)
+    setns(namespace, CLONE_NEWNS)  # and with it its true root
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
     chrooted = not os.path.samestat(os.fstat(top), os.stat("/"))
     os.fchdir(top)
     if chrooted:
         mounts.mount(".", "mnt", None, mounts.MS_BIND | mounts.MS_REC)
         os.chdir("mnt")
+        mounts.pivot_root(".", ".")
+        mounts.umount(".", mounts.MNT_DETACH)
     os.chroot(".")
     os.chdir(here)
     os.close(namespace)
