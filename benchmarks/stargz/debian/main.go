@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"log"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 
@@ -40,10 +41,13 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	hosts := docker.ConfigureDefaultRegistries(docker.WithPlainHTTP(func(host string) (bool, error) {
-		_, plain := given.Resolver.Host[host]
-		return plain, nil
-	}))
+	// The library takes the client's transport as it is, and http.DefaultClient has none.
+	client := &http.Client{Transport: http.DefaultTransport}
+	hosts := docker.ConfigureDefaultRegistries(docker.WithClient(client),
+		docker.WithPlainHTTP(func(host string) (bool, error) {
+			_, plain := given.Resolver.Host[host]
+			return plain, nil
+		}))
 	bySpec := func(spec reference.Spec) ([]docker.RegistryHost, error) { return hosts(spec.Hostname()) }
 	layers, err := fs.NewFilesystem(filepath.Join(root, "stargz"), config.Config{},
 		fs.WithGetSources(source.FromDefaultLabels(bySpec)))
