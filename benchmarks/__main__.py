@@ -22,11 +22,6 @@ if sys.argv[1:2] == ["size"]:
 
     sys.exit(size(sys.argv[2:]))
 
-if sys.argv[1:2] == ["startup"]:
-    from benchmarks.startup import main as startup
-
-    sys.exit(startup(sys.argv[2:]))
-
 from benchmarks.suite.cli import main
 
 sys.exit(main())

@@ -11,20 +11,27 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from benchmarks.images.build import cached_image
 from benchmarks.images.catalogue.all import chosen
 from benchmarks.isolation import isolate
-from benchmarks.suite import machine
+from benchmarks.suite import estimate, machine
 from benchmarks.suite.lazy import stargz_daemon
 from benchmarks.suite.modes import Mode
 from benchmarks.suite.networks import NETWORKS, Network
-from benchmarks.suite.plan import HEADLINE_MODES, HEADLINE_NETWORK, Asked
-from benchmarks.suite.records import Records, load, resume_or_begin, set_aside, take_up
+from benchmarks.suite.plan import HEADLINE_MODES, HEADLINE_NETWORK, Asked, keys
+from benchmarks.suite.records import Key, Records, load, resume_or_begin, set_aside, take_up
 from benchmarks.suite.subject import Subject
-from benchmarks.suite.suite import Outcome, all_modes, convert_all, measure, say
+from benchmarks.suite.suite import (
+    Outcome,
+    all_modes,
+    convert_all,
+    measure,
+    say,
+    time_conversions,
+)
 from fs.format.errors import Failure
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -60,6 +67,9 @@ def parser() -> argparse.ArgumentParser:
     add("--fresh", action="store_true", help="begin anew, whatever was interrupted")
     add("--mix", action="store_true", help="go on with what other code or another machine began")
     add("--prepare", action="store_true", help="build and convert what is needed, measure nothing")
+    add("--plan", action="store_true", help="say what is to be done and how long, measure nothing")
+    add("--time-conversions", action="store_true",
+        help="only convert again, in a record, what was timed beside others")  # fmt: skip
     add("--compare", type=Path, metavar="OLD.json", help="say what has become slower since then")
     add("--report", type=Path, metavar="FILE", help="measure nothing: report what is in FILE")
     add("--charts", type=Path, metavar="DIR", help="draw the charts there")
@@ -107,24 +117,43 @@ def run(arguments: argparse.Namespace, words: list[str]) -> int:
     modes = chosen_modes(arguments)
     # Built outside: it needs the way to the mirrors. Inside, all of it is found in the cache.
     subjects = [Subject(recipe, cached_image(recipe, CACHE / "images", say)) for recipe in recipes]
-    isolate("benchmarks", words, network=True)
-    begun = time.monotonic()
     runs = arguments.runs or (3 if arguments.quick else 5)
     reads = (0 if arguments.quick else 2) if arguments.reads is None else arguments.reads
     asked = Asked(subjects, modes, networks, runs, reads)
+    if arguments.plan:
+        print(plan_table(arguments, asked, set()))
+        return 0
+    isolate("benchmarks", words, network=True)
+    begun = time.monotonic()
     if arguments.prepare:
         convert_all(asked, CACHE)
         return 0
     records = open_records(arguments, asked)
     until = begun + arguments.minutes * 60 if arguments.minutes else None
+    if arguments.time_conversions:
+        return report(records, arguments, time_conversions(asked, records, CACHE, until))
+    print(plan_table(arguments, asked, records.done()), file=sys.stderr)
     outcome = measure(asked, records, CACHE, until)
     if not outcome.failed and not outcome.left:
         records.add("end")
     return report(records, arguments, outcome)
 
 
+def plan_table(arguments: argparse.Namespace, asked: Asked, done: Collection[Key]) -> str:
+    """What is not done yet, and how long it takes by earlier records."""
+    earlier = [load(path) for path in (RESULTS / "startup.jsonl", record_path(arguments))
+               if path.exists()]  # fmt: skip
+    todo = [key for subject in asked.subjects for key in keys(asked, subject) if key not in done]
+    return estimate.table(todo, estimate.Estimate(earlier))
+
+
+def record_path(arguments: argparse.Namespace) -> Path:
+    default = "bench-quick.jsonl" if arguments.quick else "bench.jsonl"
+    return Path(arguments.json or CACHE / default)
+
+
 def open_records(arguments: argparse.Namespace, asked: Asked) -> Records:
-    path = arguments.json or CACHE / ("bench-quick.jsonl" if arguments.quick else "bench.jsonl")
+    path = record_path(arguments)
     if arguments.fresh:
         set_aside(path)
     seed = random.randrange(1 << 30) if arguments.seed is None else arguments.seed

@@ -36,6 +36,11 @@ def key_of(line: Mapping[str, Any]) -> Key:
     return Key(*(line[name] for name in Key._fields))
 
 
+def alone(line: Mapping[str, Any], cores: int) -> bool:
+    """Whether a conversion had the processors for itself, as far as the load tells."""
+    return bool(line.get("load", cores + 1) <= cores)
+
+
 class Records:
     """The lines of one measurement. `path` None: of one that is only read, or kept nowhere."""
 

@@ -20,8 +20,8 @@ from benchmarks.suite.formats import Format, Shelf, wanted
 from benchmarks.suite.lazy import Lazyrun, Stargz, stargz_daemon
 from benchmarks.suite.modes import Mode
 from benchmarks.suite.networks import NETWORKS, Wire, build_forwarder, wire
-from benchmarks.suite.plan import Asked, turns
-from benchmarks.suite.records import Key, Records
+from benchmarks.suite.plan import HEADLINE_MODES, Asked, turns
+from benchmarks.suite.records import Key, Records, alone
 from benchmarks.suite.run import KINDS, Result, RunError
 from benchmarks.suite.subject import Place, Subject, detach_below
 from fs import mounts
@@ -70,6 +70,27 @@ def measure(asked: Asked, records: Records, cache: Path, until: float | None = N
     return Outcome(failed, left)
 
 
+def time_conversions(
+    asked: Asked, records: Records, cache: Path, until: float | None = None
+) -> Outcome:
+    """Convert the headline's images again, but those that were converted with nobody beside."""
+    modes = [mode for mode in asked.modes if mode.name in HEADLINE_MODES]
+    forms = [form.tag for form in wanted(mode.format for mode in modes)]
+    left = 0
+    with _laboratory(asked, cache, shaped=False, anew=True) as lab:
+        for subject in asked.subjects:
+            told = {line["format"]: line for line in records.of("format", image=subject.name)}
+            if all(alone(told.get(tag, {}), records.head["cores"]) for tag in forms):
+                continue
+            if until and time.monotonic() > until:
+                left += 1
+                continue
+            say(f"{subject.name}: converting again")
+            with lab.image(subject, modes, records):
+                pass
+    return Outcome(0, left)
+
+
 def convert_all(asked: Asked, cache: Path) -> None:
     """Have all conversions that a measurement needs in the cache, and measure nothing."""
     with _laboratory(asked, cache, shaped=False) as lab:
@@ -79,7 +100,10 @@ def convert_all(asked: Asked, cache: Path) -> None:
 
 
 @contextmanager
-def _laboratory(asked: Asked, cache: Path, *, shaped: bool | None = None) -> Iterator[_Laboratory]:
+def _laboratory(
+    asked: Asked, cache: Path, *, shaped: bool | None = None, anew: bool = False
+) -> Iterator[_Laboratory]:
+    """With `anew` nothing that was converted before is used, and all is recorded again."""
     if shaped is None:
         shaped = any(network.megabits for network in asked.networks)
     # Runtimes keep what they know of containers here; nobody's else is seen, or left.
@@ -87,9 +111,8 @@ def _laboratory(asked: Asked, cache: Path, *, shaped: bool | None = None) -> Ite
     with tempfile.TemporaryDirectory(dir=cache, prefix="startup-") as name:
         work = Path(name)
         with group_tree(work / "cgroup") as groups:
-            yield _Laboratory(
-                Shelf(cache / "formats"), work, groups, build_forwarder(cache), shaped
-            )
+            shelf = Shelf((work if anew else cache) / "formats")
+            yield _Laboratory(shelf, work, groups, build_forwarder(cache), shaped, anew)
 
 
 @dataclass(frozen=True)
@@ -101,6 +124,7 @@ class _Laboratory:
     groups: Path
     forwarder: Path
     shaped: bool
+    anew: bool = False
 
     @contextmanager
     def image(self, subject: Subject, modes: Sequence[Mode], records: Records) -> Iterator[_Bench]:
@@ -120,6 +144,8 @@ class _Laboratory:
                 yield _Bench(modes, subject, way, home, self.groups, absent)
         finally:
             shutil.rmtree(home, ignore_errors=True)
+            if self.anew:
+                shutil.rmtree(self.work / "formats", ignore_errors=True)
 
     def _make(
         self, form: Format, subject: Subject, data: Path, host: str, records: Records
@@ -133,7 +159,7 @@ class _Laboratory:
                 raise
             say(f"{subject.name}: no {form.tag}: {error}")
             return False
-        if not any(records.of("format", image=subject.name, format=form.tag)):
+        if self.anew or not any(records.of("format", image=subject.name, format=form.tag)):
             records.add("format", image=subject.name, format=form.tag, **told)
         return True
 
@@ -170,7 +196,8 @@ class _Bench:
                 records.add("failure", **key._asdict(), error=str(error))
                 continue
             fields = result.fields() | self._laziness(key, result, records)
-            records.add("run", **key._asdict(), **fields, load=os.getloadavg()[0])
+            load = os.getloadavg()[0]
+            records.add("run", **key._asdict(), **fields, load=load, whole=round(seconds, 2))
             say(f"{where}: {_shown(result)} (in all {seconds:.1f} s)")
         return Outcome(failed, 0)
 

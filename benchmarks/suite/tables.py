@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.suite.networks import NETWORKS
-from benchmarks.suite.records import Line, Records
+from benchmarks.suite.records import Line, Records, alone
 
 MOMENTS = (
     "runner",
@@ -158,18 +158,17 @@ def _reads(records: Records, network: str) -> str:
 
 
 def _conversions(records: Records) -> str:
+    """Of conversions that were timed again the last."""
+    last = {(line["image"], line["format"]): line for line in records.of("format")}
+    cores = records.head["cores"]
     rows = [
-        [line["image"], line["format"], _alone(line, records.head["cores"]),
+        [line["image"], line["format"],
+         f"{line['seconds']:.1f}" if alone(line, cores) else "(busy)",
          f"{line['bytes'] / 1e6:.1f}",
          f"{line['bytes'] / (image_bytes(records, line['image']) or line['bytes']):.2f}"]
-        for line in records.of("format")
+        for line in last.values()
     ]  # fmt: skip
     return _table(["image", "format", "seconds", "MB", "of OCI"], 2, rows)
-
-
-def _alone(line: Line, cores: int) -> str:
-    """The seconds of a conversion; none if others had the processors meanwhile."""
-    return f"{line['seconds']:.1f}" if line.get("load", cores + 1) <= cores else "(busy)"
 
 
 def _of(records: Records, kind: str, image: str, mode: str, network: str) -> list[Line]:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from benchmarks.images.catalogue.servers import NGINX
 from benchmarks.images.catalogue.systems import BUSYBOX
+from benchmarks.suite.estimate import Estimate, table
 from benchmarks.suite.networks import NETWORKS
 from benchmarks.suite.plan import Asked, keys, stage, turns
 from benchmarks.suite.records import Key
 from benchmarks.suite.subject import Subject
 from benchmarks.suite.suite import all_modes
+from tests.benchmarks.measurement import measurement
 
 
 def asked(*modes: str, runs: int = 5, reads: int = 1) -> Asked:
@@ -40,6 +42,31 @@ def test_headline_of_all_images_comes_first() -> None:
     assert {(key.kind, key.network) for key in first} == {("start", "100mbit")}
     assert {key.mode for key in first} == {"oci-containerd", "nydus"}
     assert [stage(key) for key in found] == sorted(stage(key) for key in found)
+
+
+def test_what_compares_networks_and_reading_comes_before_more_of_all() -> None:
+    known = all_modes(Path("/nowhere"))
+    modes = [known[name] for name in ("oci-containerd", "nydus", "nydus-optimized", "nydus-fuse")]
+    subjects = [Subject(recipe, Path("/nowhere")) for recipe in (BUSYBOX, NGINX)]
+    found = order(Asked(subjects, modes, [*NETWORKS.values()], 5, 1), 1)[2 * 3 * 3 :]
+    few = found[: 3 * 3]
+    assert {(key.image, key.repeat) for key in few} == {("nginx", 0)}
+    assert {key.network for key in few} == set(NETWORKS) - {"100mbit"}
+    assert {(key.mode, key.kind) for key in found[9:13]} == {
+        (mode, kind) for mode in ("oci-containerd", "nydus") for kind in ("read", "scatter")
+    }
+
+
+def test_plan_tells_runs_and_minutes_of_each_stage() -> None:
+    records = measurement([58.0], [2.0])
+    key = Key("start", "python", "oci-containerd", "100mbit", 1)
+    text = table([key, key._replace(network="20mbit", repeat=0)], Estimate([records]))
+    assert Estimate([records]).seconds(key) == 60.0
+    assert 20 < Estimate([records]).seconds(key._replace(network="20mbit")) < 30
+    head, first, second = text.splitlines()
+    assert head.split() == ["runs", "minutes", "in", "all", "what"]
+    assert first.split()[:3] == ["1", "1", "1"]
+    assert second.split()[0] == "1"
 
 
 def test_order_is_random_and_comes_from_the_seed() -> None:
