@@ -22,7 +22,7 @@ from fs.cache import plan
 from fs.cache.arrival import Arrival, Arriving
 from fs.cache.fetch import Fetching, Urgency
 from fs.cache.files import BlobFiles
-from fs.cache.flight import Flight, Flights
+from fs.cache.flight import Flight, Flights, landing
 from fs.cache.gaps import BLOCK, SECTOR, Gaps
 from fs.cache.held import Held
 from fs.cache.index import ContentIndex
@@ -32,7 +32,7 @@ from fs.cache.onward import STEPS, Onward
 from fs.cache.quota import Quota
 from fs.format.blobtable import BlobFeature, BlobRecord
 from fs.format.chunktable import ChunkTable
-from fs.format.errors import Failure, FormatError, StorageError, UnreachableError, VerifyError
+from fs.format.errors import Failure, FormatError, StorageError, VerifyError
 
 log = logging.getLogger(__name__)
 Data = bytes | bytearray | memoryview
@@ -173,7 +173,7 @@ class BlobCache:
             return None
         if any(files.has_data(start, end) for start, end in self._gaps.between(0, size)):
             return None
-        return files.data_path if files.freeze(list(self.table.positions)) else None
+        return files.data_path if files.freeze(self.table.positions) else None
 
     def missing(self, rows: Iterable[int]) -> list[int]:
         """Those of `rows` that are neither here nor on their way."""
@@ -249,7 +249,7 @@ class BlobCache:
 
     async def idle(self) -> None:
         while self._flights:
-            await next(iter(self._flights.values())).landed.wait()
+            await next(iter(self._flights.values())).landed()
 
     def close(self, *, lasting: bool = True) -> None:
         if self._files is not None:
@@ -361,11 +361,7 @@ class BlobCache:
         offset = self.table.uncompressed_offsets[row]
         if self._all_flights.get(offset) is flight:
             del self._all_flights[offset]
-        if isinstance(outcome, Failure):
-            flight.error = outcome
-        else:
-            flight.data = outcome
-        flight.landed.set()
+        flight.land(outcome)
 
     def _completed(self, rows: Sequence[int]) -> Sequence[int]:
         return plan.completed(self.table, rows, self._is_free)
@@ -415,22 +411,14 @@ class BlobCache:
 
     @contextmanager
     def _landing(self, flights: dict[int, Flight]) -> Iterator[dict[int, Flight]]:
-        """Whatever happens inside, no flight is left in the air: waiters get the failure."""
-        where = f"blob {self.blob.blob_id}"
-        outcome = Failure(f"{where}: a chunk was left behind")
-        try:
-            yield flights
-        except Failure as error:
-            outcome = error
-        except Exception as error:
-            log.exception("%s: fetch failed", where)
-            outcome = Failure(f"{where}: {type(error).__name__}")
-        except BaseException:
-            outcome = UnreachableError(f"{where}: stopped while fetching")
-            raise
-        finally:
+        """No flight is left in the air: who waits gets the failure."""
+
+        def land(failure: Failure) -> None:
             for row in list(flights):
-                self._land(flights, row, outcome)
+                self._land(flights, row, failure)
+
+        with landing(f"blob {self.blob.blob_id}", land):
+            yield flights
 
     async def _fetch(
         self,

@@ -51,6 +51,8 @@ _FEW = 1 << 16
 _SPARSE = 16
 #: Positions so near are written and allocated together.
 _NEAR = 64
+#: Bytes of a column that are compared at once.
+_PORTION = 1 << 20
 _CLAIM_SIZE = 8 + 4 + DIGEST_SIZE
 #: Stands for the digest algorithm of pieces that only the sha256 of the whole blob proves;
 #: they are claimed under that digest.
@@ -197,23 +199,53 @@ class Claims:
         when the table contradicts itself.
         """
         _allocate(self.descriptor, self.chunk_count, table)
-        columns = self.columns()
-        if _is_same(table, columns):
+        whole = self._is_whole(table)
+        if whole and self._is_same(table):
             return True
+        columns = self.columns()
         claimed = self.claimed(columns)
+        if whole and not claimed and not self.is_frozen():
+            self._write_whole(table)
+            return True
         frozen = self.is_frozen()
         dropped = _drop_unkept(columns, claimed, bits) if sole and not frozen else []
         fresh = _fresh_rows(table, columns)
         if fresh is None or (fresh and frozen):
             return False
-        entered = [table.positions[row] for row in fresh]
+        entered = array("I", map(table.positions.__getitem__, fresh))
         if fresh:
             _enter(table, fresh, columns)
-            if _overlaps(columns, {*claimed, *entered}):
+            if claimed and _overlaps(columns, {*claimed, *entered}):
                 return False
         if fresh or dropped:
-            self._write(columns, {*dropped, *entered})
+            self._write(columns, {*dropped, *entered} if dropped else entered)
         return True
+
+    def _is_whole(self, table: ChunkTable) -> bool:
+        """Whether row n is chunk n, of all chunks."""
+        count = self.chunk_count
+        return len(table) == count and table.positions == array("I", range(count))
+
+    def _is_same(self, table: ChunkTable) -> bool:
+        """Whether all is claimed already, by one who had the same whole table: the usual case."""
+        for start, column in self._columns_of(table):
+            for at in range(0, len(column), _PORTION):
+                portion = column[at : at + _PORTION]
+                if os.pread(self.descriptor, len(portion), start + at) != portion:
+                    return False
+        return True
+
+    def _write_whole(self, table: ChunkTable) -> None:
+        """Claim what a table of all chunks has, where nobody has claimed anything."""
+        for start, column in self._columns_of(table):
+            os.pwrite(self.descriptor, column, start)
+
+    def _columns_of(self, table: ChunkTable) -> Iterator[tuple[int, memoryview]]:
+        """Of a table of all chunks: where each column is in the file, and its bytes."""
+        offsets, sizes, digests = _starts(self.chunk_count)
+        yield offsets, memoryview(table.uncompressed_offsets).cast("B")
+        yield sizes, memoryview(table.uncompressed_sizes).cast("B")
+        yield digests, memoryview(table.digests)
 
     def _write(self, columns: Columns, positions: Iterable[int]) -> None:
         offsets, sizes, digests = _starts(self.chunk_count)
@@ -296,17 +328,6 @@ def _data_between(descriptor: int, start: int, end: int) -> Iterator[tuple[int, 
         at = hole
 
 
-def _is_same(table: ChunkTable, columns: Columns) -> bool:
-    """Whether all is claimed already, by one who had the same whole table: the usual case."""
-    return (
-        len(table) == len(columns.sizes)
-        and columns.offsets == table.uncompressed_offsets
-        and columns.sizes == table.uncompressed_sizes
-        and bytes(columns.digests) == table.digests
-        and table.positions == array("I", range(len(columns.sizes)))
-    )
-
-
 def _drop_unkept(columns: Columns, claimed: Iterable[int], bits: Buffer) -> list[int]:
     dropped = []
     for position in claimed:
@@ -317,9 +338,9 @@ def _drop_unkept(columns: Columns, claimed: Iterable[int], bits: Buffer) -> list
     return dropped
 
 
-def _fresh_rows(table: ChunkTable, columns: Columns) -> list[int] | None:
+def _fresh_rows(table: ChunkTable, columns: Columns) -> array[int] | None:
     """The rows that nobody has claimed yet; None if one is claimed otherwise."""
-    fresh = []
+    fresh = array("I")
     offsets, sizes = columns.offsets, columns.sizes
     for row, position in enumerate(table.positions):
         if not sizes[position]:
@@ -334,7 +355,7 @@ def _fresh_rows(table: ChunkTable, columns: Columns) -> list[int] | None:
     return fresh
 
 
-def _enter(table: ChunkTable, rows: list[int], columns: Columns) -> None:
+def _enter(table: ChunkTable, rows: Iterable[int], columns: Columns) -> None:
     for row in rows:
         position = table.positions[row]
         if columns.sizes[position]:

@@ -23,6 +23,7 @@ import fcntl
 import mmap
 import os
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
 from fs.cache.claims import Claims
@@ -224,7 +225,7 @@ class BlobFiles:
         except OSError as error:
             return error.errno != errno.ENXIO
 
-    def freeze(self, positions: list[int]) -> bool:
+    def freeze(self, positions: Sequence[int]) -> bool:
         """Make the data lasting and unchanging, if these chunks are here and all that is claimed.
 
         From then on nothing is evicted but the whole file, by unlinking, and no

@@ -58,9 +58,8 @@ class ContentIndex:
     def add(self, digester: int, path: str, chunks: Iterable[tuple[bytes, int]]) -> None:
         """Note that file `path` (in the directory) has these digests at these offsets."""
         name = os.path.relpath(path, self._directory)
-        entries = [(_key(digester, digest), offset) for digest, offset in chunks]
-        if entries:
-            self._use(lambda connection: _insert(connection, name, entries))
+        entries = ((_key(digester, digest), offset) for digest, offset in chunks)
+        self._use(lambda connection: _insert(connection, name, entries))
 
     def forget(self, path: str) -> None:
         """The file is gone."""
@@ -120,12 +119,14 @@ def _find(connection: sqlite3.Connection, key: bytes) -> tuple[str, int] | None:
     return found
 
 
-def _insert(connection: sqlite3.Connection, name: str, entries: list[tuple[bytes, int]]) -> None:
+def _insert(
+    connection: sqlite3.Connection, name: str, entries: Iterable[tuple[bytes, int]]
+) -> None:
     connection.execute("insert or ignore into files (path) values (?)", (name,))
     (file,) = connection.execute("select id from files where path = ?", (name,)).fetchone()
     connection.executemany(
         "insert or replace into chunks values (?, ?, ?)",
-        [(key, file, offset) for key, offset in entries],
+        ((key, file, offset) for key, offset in entries),
     )
 
 

@@ -156,12 +156,10 @@ class Intake:
         """Let other blobs find what was stored."""
         if self._index is None or self._files is None:
             return
-        rows = [self._table.row(decoded.row) for decoded in results if decoded.stored]
-        self._index.add(
-            self._digester,
-            self._files.data_path,
-            [(row.digest, row.uncompressed_offset) for row in rows],
-        )
+        table, stored = self._table, [decoded.row for decoded in results if decoded.stored]
+        if stored:
+            found = ((table.digest(row), table.uncompressed_offsets[row]) for row in stored)
+            self._index.add(self._digester, self._files.data_path, found)
 
     def _where(self, chunk: ChunkRow) -> str:
         return f"blob {self._blob.blob_id} chunk {chunk.position}"

@@ -22,12 +22,12 @@ import trio
 from fs.cache.arrival import Arrival
 from fs.cache.fetch import Fetching, Urgency
 from fs.cache.files import BlobFiles
-from fs.cache.flight import Flight
+from fs.cache.flight import Flight, landing
 from fs.cache.quota import Quota
 from fs.format.blobtable import BlobRecord, Compressor
 from fs.format.chunkrow import ChunkRow
 from fs.format.chunktable import ChunkTable
-from fs.format.errors import Failure, FormatError, StorageError, UnreachableError, VerifyError
+from fs.format.errors import Failure, FormatError, StorageError, VerifyError
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -140,21 +140,14 @@ class WholeFile:
         return self._files.read(positions, offset, length)
 
     async def _fly(self, flight: Flight, urgency: Urgency) -> None:
-        """Whatever happens, the flight lands."""
-        flight.error = Failure(f"{self._where}: was left behind")
-        try:
+        with landing(self._where, self._land):
             await self._obtain(urgency)
-            flight.error, flight.data = None, b""
-        except Failure as error:
-            flight.error = error
-        except OSError as error:
-            flight.error = StorageError(f"{self._where}: {error.strerror}")
-        except BaseException:
-            flight.error = UnreachableError(f"{self._where}: stopped while fetching")
-            raise
-        finally:
-            self._flight = None
-            flight.landed.set()
+            flight.data = b""
+
+    def _land(self, failure: Failure) -> None:
+        flight, self._flight = self._flight, None
+        assert flight is not None
+        flight.land(failure if flight.data is None else flight.data)
 
     async def _obtain(self, urgency: Urgency) -> None:
         """Make the whole file local and proven."""

@@ -14,7 +14,7 @@ from fs.format.blobtable import BlobFeature, BlobRecord
 from fs.format.buffer import Buffer
 from fs.format.chunkinfo import IN_A_PIECE
 from fs.format.chunkrow import DIGEST_SIZE, ChunkRow
-from fs.format.chunktable import ChunkTable
+from fs.format.chunktable import ChunkTable, Place
 from fs.format.contexts import MAX_PIECE, batch_contexts, dictionaries, zran_contexts
 from fs.format.errors import FormatError
 from fs.format.pieces import Batches, Pieces, Slices
@@ -61,46 +61,46 @@ def placed(
     else:
         frames = bool(blob.features & BlobFeature.SEPARATE)
         pieces = Batches(batch_contexts(array, header, where), blob.compressor, frames=frames)
-    return ChunkTable(_placed(table, pieces, array, header, blob, where), blob, where, pieces)
+    return ChunkTable.placed(table, _places(table, pieces, array, header, blob, where), pieces)
 
 
-def _placed(
+def _places(
     table: ChunkTable,
     pieces: Pieces,
     array: Buffer,
     header: BlobMetaHeader,
     blob: BlobRecord,
     where: str,
-) -> Iterator[ChunkRow]:
+) -> Iterator[Place]:
     begun: dict[int, int] = {}
     left: dict[int, int] = {}
     if max(table.positions, default=-1) >= header.ci_entries:
         raise FormatError(f"chunk {max(table.positions)} of {header.ci_entries}", where)
     # Only those that this image uses: the blob may have, or claim to have, many more.
     for row, entry in enumerate(chunk_rows(array, header, where, table.positions)):
-        chunk = table.row(row)
-        if (entry.uncompressed_offset, entry.uncompressed_size) != (
-            chunk.uncompressed_offset,
-            chunk.uncompressed_size,
+        size = entry.uncompressed_size
+        if (entry.uncompressed_offset, size) != (
+            table.uncompressed_offsets[row],
+            table.uncompressed_sizes[row],
         ):
             raise FormatError(f"chunk {entry.position} is not where the bootstrap has it", where)
         if entry.flags & IN_A_PIECE:
-            found = _in_piece(chunk, entry, pieces, blob, where)
+            found = _in_piece(entry, pieces, blob, where)
             piece = found.context
             start = begun.setdefault(piece, found.compressed_offset)
-            left[piece] = left.get(piece, pieces.size(piece)) - found.uncompressed_size
+            left[piece] = left.get(piece, pieces.size(piece)) - size
             if start != found.compressed_offset or left[piece] < 0:
                 raise FormatError(f"chunks of piece {piece} contradict each other", where)
             yield found
-        elif blob.features & BlobFeature.ZRAN or not chunk.compressed_size:
+        elif blob.features & BlobFeature.ZRAN or not table.compressed_sizes[row]:
             raise FormatError(f"chunk {entry.position} is in no piece", where)
         else:
-            yield chunk
+            yield Place(
+                table.compressed_offsets[row], table.compressed_sizes[row], table.flags[row]
+            )
 
 
-def _in_piece(
-    chunk: ChunkRow, entry: ChunkRow, pieces: Pieces, blob: BlobRecord, where: str
-) -> ChunkRow:
+def _in_piece(entry: ChunkRow, pieces: Pieces, blob: BlobRecord, where: str) -> Place:
     context = entry.context
     if context >= len(pieces):
         raise FormatError(f"chunk {entry.position} is in piece {context} of {len(pieces)}", where)
@@ -115,15 +115,4 @@ def _in_piece(
         raise FormatError(
             f"piece {context} of {size} bytes ({length} at {start}) is impossible", where
         )
-    return ChunkRow(
-        chunk.position,
-        start,
-        length,
-        chunk.uncompressed_offset,
-        chunk.uncompressed_size,
-        entry.flags,
-        chunk.digest,
-        chunk.crc32,
-        context,
-        entry.within,
-    )
+    return Place(start, length, entry.flags, context, entry.within)

@@ -264,7 +264,7 @@ class BootstrapV6:
             if owners and max(owners) >= len(self.blobs):
                 raise self._image.error(f"chunk table names blob {max(owners)}")
             self._chunk_owners = owners
-        mine = [owner == blob_index for owner in self._chunk_owners]
+        mine = map(blob_index.__eq__, self._chunk_owners)
         rows = map(ChunkRow.of, compress(iter_chunk_infos(self._chunk_infos), mine))
         return ChunkTable(rows, self.blobs[blob_index], f"{self.name}: chunk table")
 

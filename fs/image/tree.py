@@ -189,7 +189,10 @@ class Image:
         make_table: Callable[[], ChunkTable] = partial(self.bootstrap.chunk_table, index)
         if record.features & WITH_PIECES:
             make_table = await self._find_pieces(record, make_table)
-        return await self._store.open(record, self.bootstrap.digester, make_table, self._fetcher)
+        digester = self.bootstrap.digester
+        opened = await self._store.open(record, digester, make_table, self._fetcher)
+        unmap_pages()  # of the chunk records, which have become columns
+        return opened
 
     async def _find_pieces(
         self, record: BlobRecord, make_table: Callable[[], ChunkTable]

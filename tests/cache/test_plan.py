@@ -12,7 +12,7 @@ from fs.cache.neighbours import Neighbours
 from fs.cache.prefetch import ranges
 from fs.format.blobtable import BlobFeature, BlobRecord
 from fs.format.chunkrow import ChunkRow
-from fs.format.chunktable import ChunkTable
+from fs.format.chunktable import ChunkTable, Place
 from fs.format.contexts import BatchContext
 from fs.format.pieces import Batches
 
@@ -33,7 +33,7 @@ def batched(*batches: int) -> ChunkTable:
 
     `batches` says of each chunk in which one it is; -1: in none, then it has 100 bytes of its own.
     """
-    rows = []
+    rows, places = [], []
     ends = [0] * len(batches)
     starts: dict[int, int] = {}
     end = 0
@@ -45,9 +45,10 @@ def batched(*batches: int) -> ChunkTable:
             starts[batch] = start
             ends[batch] += 10
         within = ends[batch] - 10 if batch >= 0 else 0
-        rows.append(ChunkRow(number, start, 100, 4096 * number, 10, 0, bytes(32), 0, batch, within))
+        rows.append(ChunkRow(number, start, 100, 4096 * number, 10, 0, bytes(32)))
+        places.append(Place(start, 100, 0, batch, within))
     pieces = Batches([BatchContext(100, 1000)] * len(batches), 3)
-    return ChunkTable(rows, record(len(rows), BATCHED), "test", pieces)
+    return ChunkTable.placed(ChunkTable(rows, record(len(rows), BATCHED), "test"), places, pieces)
 
 
 def record(count: int, features: int = BlobFeature.ALIGNED) -> BlobRecord:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from fs.daemon import launch
 from tests.e2e.commands import succeed
 from tests.e2e.images import blob_path, manifest_of
+from tests.parts.waiting import eventually
 from tests.scale.processes import Figures, measure
 
 
@@ -51,6 +52,7 @@ def mounted(source: str, directory: Path, *options: object) -> Iterator[Mounted]
         yield Mounted(target, cache, state, pid)
     finally:
         succeed("nydus-fs", "umount", target, "--state-root", state)
+        eventually(lambda: not any(state.iterdir()), "the daemon and its own mount are gone")
 
 
 def bootstrap_of(layout: Path, directory: Path) -> Path:
