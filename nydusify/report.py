@@ -32,7 +32,8 @@ class LayerFigures:
 
 @dataclass(frozen=True)
 class Report:
-    """`target_size` is all that the target image refers to, `known_blobs` those of a dictionary.
+    """`target_size` is all that the target image refers to, `known_blobs` those of a dictionary,
+    `known_size` their bytes.
 
     `startup_size` are the bytes, decoded, of the files that a mount fetches first;
     `startup_blob_size` those, as stored, of the blob with copies of what the start needs.
@@ -48,6 +49,7 @@ class Report:
     seconds: float
     layers: list[LayerFigures] = field(default_factory=list)
     known_blobs: list[str] = field(default_factory=list)
+    known_size: int = 0
     startup_files: int = 0
     startup_size: int = 0
     startup_blob_size: int = 0
@@ -124,6 +126,11 @@ def _image_table(report: Report) -> str:
         rows.append(("read first", size_text(report.startup_size), "", files, "", ""))
     if report.startup_blob_size:
         rows.append(("start-up blob", "", size_text(report.startup_blob_size), "", "", ""))
+    if saved := sum(layer.shared_size for layer in report.layers):
+        rows.append(("not stored again", size_text(saved), "", "", "", ""))
+    if report.known_blobs:
+        blobs = f"{len(report.known_blobs)} blobs"
+        rows.append(("dictionary", "", size_text(report.known_size), blobs, "", ""))
     chunks = sum(layer.chunks for layer in report.layers)
     shared = sum(layer.shared_chunks for layer in report.layers)
     sizes = (size_text(report.source_size), size_text(report.target_size))

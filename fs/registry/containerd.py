@@ -157,7 +157,8 @@ def _failure(name: str, said: str) -> Failure:
     line = (said.strip().splitlines() or ["ctr failed"])[-1].removeprefix("ctr: ")[:300]
     if "not found" in line:
         return NotFoundError(
-            f"{name}: {line}: pulled for other platforms only, or discarded after unpacking"
+            f"{name}: {line}: pulled for other platforms only (--platform names one),"
+            " or discarded after unpacking"
         )
     if "permission denied" in line:
         return AccessError(f"{name}: {line}")

@@ -16,6 +16,7 @@ from fs.format.errors import FormatError, NotFoundError
 from fs.registry.descriptor import Descriptor, descriptor_from_json, text_map
 from fs.registry.digest import digest_of
 from fs.registry.mediatypes import (
+    ARTIFACT_MANIFEST,
     DOCKER_SCHEMA1_PREFIX,
     INDEX_TYPES,
     MANIFEST_TYPES,
@@ -78,9 +79,8 @@ class Index:
         if ranked:
             return self.manifests[min(ranked)[2]]
         offered = sorted({str(entry.platform) for entry in self.manifests if entry.platform})
-        raise NotFoundError(
-            f"{where}: no image for {platform}, only for {', '.join(offered) or 'no platform'}"
-        )
+        only = f"only for {', '.join(offered)}" if offered else "its index names none"
+        raise NotFoundError(f"{where}: no image for {platform}, {only}")
 
 
 _UNKNOWN_PLATFORM = 1000  # an entry without a platform fits anything, but worse than a match
@@ -140,6 +140,9 @@ def _media_type(document: dict[str, Any], announced: str | None, where: str) -> 
     announced = (announced or "").partition(";")[0].strip()
     if (own or announced).startswith(DOCKER_SCHEMA1_PREFIX) or document.get("schemaVersion") == 1:
         _refuse_schema1(where)
+    if own == ARTIFACT_MANIFEST:
+        kind = document.get("artifactType")
+        raise FormatError(f"is an artifact of type {str(kind)[:120]!r}, no container image", where)
     if document.get("schemaVersion") != 2:
         raise FormatError("schemaVersion is not 2", where)
     if own and own not in known:

@@ -8,6 +8,8 @@ from fs.format.errors import FormatError
 
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
+#: Of a draft that was given up; ORAS 0.15 and its kin wrote it.
+ARTIFACT_MANIFEST: Final = "application/vnd.oci.artifact.manifest.v1+json"
 OCI_CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 OCI_LAYER_GZIP: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -60,4 +62,5 @@ def layer_compression(media_type: str) -> Literal["gzip", "zstd", "none"]:
         )
     if media_type == NYDUS_BLOB:
         raise FormatError("this is a Nydus data blob, not a tar layer")
-    raise FormatError(f"layers of type {media_type[:120]!r} are not supported")
+    kind = "encrypted layers" if media_type.endswith("+encrypted") else "layers of type"
+    raise FormatError(f"{kind} {media_type[:120]!r} are not supported")

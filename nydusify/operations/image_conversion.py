@@ -124,6 +124,7 @@ def convert_image(
     return manifest, replace(
         report,
         known_blobs=[f"sha256:{record.blob_id}" for record in converted.known],
+        known_size=sum(blob_layer(blob).size for blob in others),
         startup_files=len(startup),
         startup_size=sum(node.size for node in startup),
         startup_blob_size=converted.copies.record.compressed_size if converted.copies else 0,
@@ -174,7 +175,7 @@ def _with_startup(
 ) -> tuple[Converted, list[Node]]:
     """The image with its start-up blob, if it gets one, and the files to be listed."""
     root, mode, chunk_size = converted.root, options.startup, options.chunk_size
-    nodes = _prefetched(root, options.prefetch) or _still_there(root, converted.startup)
+    nodes = prefetched(root, options.prefetch) or _still_there(root, converted.startup)
     with closing(BlobFiles(blobs, options)) as files:
         stored = StoredChunks(blobs, len(converted.blobs), files)
         startup = told(root, nodes, chunk_size)
@@ -274,7 +275,7 @@ def write_bootstrap_file(
     """
     root = converted.root
     if startup is None:
-        startup = _prefetched(root, options.prefetch) or _still_there(root, converted.startup)
+        startup = prefetched(root, options.prefetch) or _still_there(root, converted.startup)
     listed = list(dict.fromkeys(startup))
     records = [*(blob.record for blob in converted.blobs), *converted.known]
     if converted.copies:
@@ -305,7 +306,7 @@ def _figures(turn: Turn, blob: Blob | None, shared: Shared) -> LayerFigures:
     )
 
 
-def _prefetched(root: Node, patterns: Sequence[str]) -> list[Node]:
+def prefetched(root: Node, patterns: Sequence[str]) -> list[Node]:
     """What the patterns name, in their order, each once; links are followed, gaps left out."""
     found: dict[Node, None] = {}
     for pattern in patterns:

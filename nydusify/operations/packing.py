@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fs.backend.config import BackendConfig
 from fs.format.blobtable import Digester
-from fs.format.errors import FormatError, UsageError, local_errors
+from fs.format.errors import FormatError, NotFoundError, UsageError, local_errors
 from fs.format.writer import BootstrapOptions
 from fs.registry.store import StoreOptions
 from nydusify.blobs.known_blobs import opened_dictionary
@@ -22,7 +22,7 @@ from nydusify.blobs.layer_blob import Blob
 from nydusify.images.bootstraps import Stack
 from nydusify.images.opened import ImagePlace, open_image
 from nydusify.layers.sources import open_source
-from nydusify.operations.image_conversion import convert_layers
+from nydusify.operations.image_conversion import convert_layers, prefetched
 from nydusify.operations.upper_conversion import convert_upper
 from nydusify.options import ConvertOptions
 from nydusify.outputs.publish import blob_layer, stored_id
@@ -38,7 +38,7 @@ class PackOptions:
     instead of `blob_dir`. `spec` is that of `UpperEntries`. `form` says of a tar file what is made:
     a file system of its own ("rafs"), or one over the file as it is: a "reference" to a layer,
     a "tarfs". Of "table", the source is the table of contents of an eStargz layer, which
-    `layer` names by id and size.
+    `layer` names by id and size. `sized`: the chunk size was asked for, a parent must have it.
     """
 
     source: Path
@@ -52,6 +52,7 @@ class PackOptions:
     convert: ConvertOptions = field(default_factory=lambda: ConvertOptions("", ""))
     store: StoreOptions = field(default_factory=StoreOptions)
     backend: BackendConfig | None = None
+    sized: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,19 @@ def _build(options: PackOptions, work: Path, progress: Progress) -> tuple[Stack,
         return _alone(options, work, progress)
     if options.convert.chunk_dict:
         raise UsageError("--chunk-dict: with a --parent-bootstrap that one's chunks are known")
+    _check_parent(options.parent)
     with open_image(ImagePlace(options.parent, store=options.store), work) as opened:
         stack = Stack.of(opened.bootstrap)
         if stack.options.digester != Digester.BLAKE3:
             raise FormatError("its chunks are not digested with BLAKE3", options.parent)
-        convert = replace(options.convert, chunk_size=stack.options.chunk_size)
+        chunk_size = stack.options.chunk_size
+        if options.sized and chunk_size != options.convert.chunk_size:
+            raise UsageError(f"--chunk-size: {options.parent} has chunks of {chunk_size} bytes")
+        convert = replace(
+            options.convert,
+            chunk_size=chunk_size,
+            batch_size=min(options.convert.batch_size, chunk_size),
+        )
         if not options.source.is_dir():
             raise UsageError(f"{options.source}: only a directory can be put on a parent")
         upper = convert_upper(
@@ -105,6 +114,14 @@ def _build(options: PackOptions, work: Path, progress: Progress) -> tuple[Stack,
         )
     stack.add_layer(upper.layer, [blob.record for blob in upper.blobs], upper.known)
     return stack, upper.blobs
+
+
+def _check_parent(name: str) -> None:
+    """NotFoundError for what is meant as a file: no registry is asked for `layers/base.boot`."""
+    first, slash, _ = name.partition("/")
+    named = slash and (":" in first or "." in first.strip(".") or first == "localhost")
+    if not (named or ":" in first or Path(name).exists()):
+        raise NotFoundError(f"{name}: no such file; an image is named with its registry")
 
 
 def _alone(options: PackOptions, work: Path, progress: Progress) -> tuple[Stack, Sequence[Blob]]:
@@ -118,7 +135,11 @@ def _alone(options: PackOptions, work: Path, progress: Progress) -> tuple[Stack,
     ):
         dictionary = known.chunks if known else None
         converted = convert_layers(source.layers, convert, work, progress, dictionary=dictionary)
-    written = BootstrapOptions(chunk_size=convert.chunk_size, compressor=convert.compressor)
+    written = BootstrapOptions(
+        chunk_size=convert.chunk_size,
+        compressor=convert.compressor,
+        prefetch=prefetched(converted.root, convert.prefetch),
+    )
     records = [*(blob.record for blob in converted.blobs), *converted.known]
     return Stack(converted.root, records, written), converted.blobs
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from fs.format.errors import UsageError
 from nydusify.verbs import words
 from nydusify.verbs.convert_arguments import EXAMPLES, add_convert_arguments
+from nydusify.verbs.foreign_options import say_unused
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,18 +33,19 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.reverse:
         _reverse(arguments)
         return
+    from dataclasses import asdict
+
     from nydusify.operations.conversion import convert
     from nydusify.report import table, write_json
     from nydusify.verbs.convert_options import convert_options
 
     options = convert_options(arguments)
-    for name in arguments.unused:
-        _say(f"note: {name} has no effect here")
+    say_unused(arguments)
     with words.working() as progress:
         report = convert(options, progress, _say)
     if arguments.output_json:
         write_json(report, arguments.output_json)
-    print(table(report))
+    print(json.dumps(asdict(report)) if arguments.json else table(report))
 
 
 def _reverse(arguments: argparse.Namespace) -> None:
@@ -74,7 +76,7 @@ def _reverse(arguments: argparse.Namespace) -> None:
         )
     if arguments.output_json:
         arguments.output_json.write_text(json.dumps(asdict(report), indent=2) + "\n")
-    print(report)
+    print(json.dumps(asdict(report)) if arguments.json else report)
 
 
 def _say(note: str) -> None:

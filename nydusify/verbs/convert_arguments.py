@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from nydusify.verbs.words import add_access_arguments
+from nydusify.verbs.foreign_options import Unused
+from nydusify.verbs.words import add_access_arguments, add_batch_size
 
 EXAMPLES = """\
 examples:
@@ -28,7 +27,6 @@ examples:
 
 
 def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(unused=[])
     _add_places(parser.add_argument_group("places"))
     _add_platforms(parser.add_argument_group("platforms and kinds of the target"))
     _add_format(parser.add_argument_group("format"))
@@ -108,12 +106,7 @@ def _add_format(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="convert nothing: layers are read where they are, and only metadata is pushed",
     )
-    add(
-        "--batch-size",
-        metavar="SIZE",
-        help="small chunks are compressed together, up to this size, at most that of chunks"
-        " (default: 1MiB); 0: each alone, for nydusd up to 2.2.0",
-    )
+    add_batch_size(group)
     add(
         "--chunk-dict",
         default="",
@@ -125,7 +118,7 @@ def _add_format(group: argparse._ArgumentGroup) -> None:
     add(
         "--fs-align-chunk",
         "--backend-aligned-chunk",
-        action=_Unused,
+        action=Unused,
         nargs=0,
         help="no effect: chunks of version 6 are aligned always",
     )
@@ -239,7 +232,8 @@ def _add_work(group: argparse._ArgumentGroup) -> None:
         help="for temporary files, which"
         " are about as large as the target image (default: $TMPDIR or /var/tmp)",
     )
-    add("--output-json", type=Path, metavar="FILE", help="write the figures here")
+    add("--json", action="store_true", help="print the figures as JSON, and no table")
+    add("--output-json", type=Path, metavar="FILE", help="write the same here")
     add(
         "--threads",
         type=int,
@@ -258,17 +252,4 @@ def _add_work(group: argparse._ArgumentGroup) -> None:
         metavar="TIME",
         help="wait so long in between: 500ms, 5s, 1m (default: 0.3 s, doubled each time)",
     )
-    add("--nydus-image", action=_Unused, metavar="FILE", help="no effect: nothing else is run")
-
-
-class _Unused(argparse.Action):
-    """Accepted for the sake of nydusify's command lines, and noted."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        namespace.unused = [*namespace.unused, option_string]
+    add("--nydus-image", action=Unused, metavar="FILE", help="no effect: nothing else is run")

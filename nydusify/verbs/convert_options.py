@@ -190,12 +190,7 @@ def _prefetch_patterns(arguments: argparse.Namespace) -> tuple[str, ...]:
         values = [arguments.prefetch_dir]
     if values is None:
         return ()
-    lines = values or sys.stdin.read().splitlines()
-    patterns = tuple(line.strip() for line in lines if line.strip())
-    for pattern in patterns:
-        if not pattern.startswith("/"):
-            raise UsageError(f"prefetch pattern {pattern!r} is not an absolute path")
-    return patterns
+    return words.prefetch_patterns(values or sys.stdin.read().splitlines())
 
 
 def _target_store(arguments: argparse.Namespace) -> StoreOptions:

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from fs.format.errors import UsageError, local_errors
 from nydusify.verbs import pack, words
+from nydusify.verbs.foreign_options import Refused, Unused, say_unused
 
 _DIRECTORIES = ("dir-rafs", "directory")
 _TARS = ("tar-rafs", "targz-rafs", "estargz-rafs")
@@ -51,10 +53,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--whiteout-spec", default="oci", choices=("oci", "overlayfs", "none"),
         help="how a directory hides names of the parent (default: %(default)s)")  # fmt: skip
     pack.add_format(parser)
+    add("--prefetch-policy", default="none", choices=("fs", "none"),
+        help="fs: standard input has absolute paths, one a line, that are put in front of the"
+        " blob and read first (default: %(default)s)")  # fmt: skip
+    add("--digester", default="blake3", choices=("blake3", "sha256"),
+        help="of chunks; only blake3 (default: %(default)s)")  # fmt: skip
     add("--json", action="store_true", help="tell what was made as JSON")
     add("-J", "--output-json", type=Path, metavar="FILE", help="the same to a file")
     words.add_access(parser)
     words.add_work_dir(parser)
+    _add_foreign(parser)
+
+
+def _add_foreign(parser: argparse.ArgumentParser) -> None:
+    """What else nydus-image has."""
+    group = parser.add_argument_group("options of nydus-image that are refused")
+    for names, value, why in (
+        (("--blob-inline-meta",), None, "bootstraps are files of their own: --bootstrap FILE"),
+        (("--external-blob",), "FILE", "blobs outside of the image's format are not made"),
+        (("--attributes",), "FILE", "blobs outside of the image's format are not made"),
+        (("-E", "--encrypt"), None, "encrypted images are not made"),
+        (("--blob-cache-dir",), "DIR", "nydus-fs fills its cache itself"),
+    ):
+        nargs = None if value else 0
+        group.add_argument(*names, action=Refused, nargs=nargs, metavar=value, help=why)
+    group = parser.add_argument_group("options of nydus-image without effect")
+    for names, value, why in (
+        (("--features",), "blob-toc", "blobs have a table of contents always"),
+        (("--aligned-chunk",), None, "chunks of version 6 are aligned always"),
+        (("--repeatable",), None, "what is made is the same always"),
+        (("-L", "--log-file"), "FILE", "messages go to standard error"),
+        (("-l", "--log-level"), "LEVEL", "they are few"),
+        (("-C", "--config"), "FILE", "nothing is read by one"),
+    ):
+        nargs = None if value else 0
+        group.add_argument(*names, action=Unused, nargs=nargs, metavar=value, help=why)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -70,6 +103,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("--blob FILE or --blob-dir DIR says where the blob goes")
     if form == "table":
         arguments.chunk_size = arguments.chunk_size or _STARGZ_CHUNK_SIZE
+    if arguments.digester != "blake3":
+        raise UsageError(f"--digester {arguments.digester}: chunks are digested with blake3 only")
+    say_unused(arguments)
     options = pack.pack_options(
         arguments,
         source=arguments.source,
@@ -79,6 +115,7 @@ def run(arguments: argparse.Namespace) -> None:
         spec=arguments.whiteout_spec,
         form=form,
         layer=_layer(arguments, form),
+        prefetch=_prefetch(arguments, form),
     )
     done = pack.build(options)
     if arguments.output_json:
@@ -87,6 +124,14 @@ def run(arguments: argparse.Namespace) -> None:
         with local_errors(arguments.output_json):
             arguments.output_json.write_text(json.dumps(asdict(done), indent=2) + "\n")
     pack.report(done, as_json=arguments.json)
+
+
+def _prefetch(arguments: argparse.Namespace, form: str) -> tuple[str, ...]:
+    if arguments.prefetch_policy == "none":
+        return ()
+    if form != "rafs" or arguments.parent_bootstrap is not None:
+        raise UsageError("--prefetch-policy fs goes with a file system of its own")
+    return words.prefetch_patterns(sys.stdin.read().splitlines())
 
 
 def _layer(arguments: argparse.Namespace, form: str) -> tuple[str, int]:

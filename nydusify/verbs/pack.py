@@ -53,6 +53,7 @@ def add_format(parser: argparse.ArgumentParser) -> None:
     add("--compressor", default="zstd", choices=COMPRESSORS, help="default: %(default)s")
     add("--chunk-size", "--fs-chunk-size", metavar="SIZE",
         help=f"power of two from 4 KiB to 16 MiB (default: {CHUNK_SIZE})")  # fmt: skip
+    words.add_batch_size(parser)
     add("--chunk-dict", default="", metavar="DICT",
         help="an image or bootstrap whose chunks are not stored again; its blobs have to be"
         " where the others go")  # fmt: skip
@@ -64,6 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
     name = arguments.name
     if "/" in name:
         raise UsageError(f"--name {name}: is a name, not a path; --output-dir says where it goes")
+    if arguments.source.exists() and not arguments.source.is_dir():
+        raise UsageError(f"{arguments.source}: not a directory; nydusify create takes files")
     name = name if Path(name).suffix else f"{name}.meta"
     options = pack_options(
         arguments,
@@ -86,20 +89,24 @@ def pack_options(
     form: str = "rafs",
     layer: tuple[str, int] = ("", 0),
     backend: BackendConfig | None = None,
+    prefetch: tuple[str, ...] = (),
 ) -> PackOptions:
     from fs.format.blobtable import Compressor
     from nydusify.operations.packing import PackOptions
-    from nydusify.options import ConvertOptions, parse_chunk_size
+    from nydusify.options import ConvertOptions, parse_batch_size, parse_chunk_size
 
     if not source.exists():
         raise UsageError(f"{source}: no such file or directory")
     if arguments.threads < 1:
         raise UsageError("--threads must be 1 or more")
+    chunk_size = parse_chunk_size(arguments.chunk_size or CHUNK_SIZE)
     convert = ConvertOptions(
         "",
         "",
         compressor=Compressor[arguments.compressor.upper()],
-        chunk_size=parse_chunk_size(arguments.chunk_size or CHUNK_SIZE),
+        chunk_size=chunk_size,
+        batch_size=parse_batch_size(arguments.batch_size, chunk_size),
+        prefetch=prefetch,
         chunk_dict=arguments.chunk_dict,
         chunk_dict_store=words.store_of(arguments),
         work_dir=words.work_dir(arguments),
@@ -117,6 +124,7 @@ def pack_options(
         convert,
         words.store_of(arguments),
         backend,
+        arguments.chunk_size is not None,
     )
 
 

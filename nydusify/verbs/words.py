@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,6 +92,24 @@ def add_access_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="of their images (default: $CONTAINERD_NAMESPACE or default)",
     )
+
+
+def add_batch_size(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    parser.add_argument(
+        "--batch-size",
+        metavar="SIZE",
+        help="small chunks are compressed together, up to this size, at most that of chunks"
+        " (default: 1MiB); 0: each alone, for nydusd up to 2.2.0",
+    )
+
+
+def prefetch_patterns(lines: Iterable[str]) -> tuple[str, ...]:
+    """Absolute paths, one a line; UsageError for others."""
+    patterns = tuple(line.strip() for line in lines if line.strip())
+    for pattern in patterns:
+        if not pattern.startswith("/"):
+            raise UsageError(f"prefetch pattern {pattern!r} is not an absolute path")
+    return patterns
 
 
 def store_options(arguments: argparse.Namespace, *, insecure: bool = False) -> StoreOptions:

@@ -13,7 +13,7 @@ import zstandard
 
 from fs.mounts import MNT_DETACH, mount, umount
 from fs.registry.descriptor import describe
-from fs.registry.mediatypes import OCI_LAYER, OCI_LAYER_ZSTD, OCI_MANIFEST
+from fs.registry.mediatypes import OCI_INDEX, OCI_LAYER, OCI_LAYER_ZSTD, OCI_MANIFEST
 from fs.registry.store import open_writer
 from nydusify.cli import main
 from tests.nydusify.test_convert import publish, stack
@@ -189,6 +189,42 @@ def test_artifacts(
         manifest["artifactType"] = artifact_type
     writer.push_manifest(json.dumps(manifest).encode(), OCI_MANIFEST, tag=True)
     refused(place, FORMAT, "is an artifact of type", told, "no container image")
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        (
+            {
+                "mediaType": "application/vnd.oci.artifact.manifest.v1+json",
+                "artifactType": "application/vnd.example.sbom",
+                "blobs": [],
+            },
+            "is an artifact of type 'application/vnd.example.sbom', no container image",
+        ),
+        ({"schemaVersion": 1, "fsLayers": []}, "Docker manifest schema 1 is not supported"),
+    ],
+)
+def test_manifests_of_other_times(
+    refused: Refused, tmp_path: Path, document: dict[str, Any], told: str
+) -> None:
+    """They cannot be pushed to today's registries, but lie in layouts."""
+    publish(f"oci:{tmp_path}/in:a", [LayerTar().add("a").tar()])
+    raw = json.dumps(document).encode()
+    media_type = document.get("mediaType", "application/vnd.docker.distribution.manifest.v1+json")
+    described = describe(raw, str(media_type))
+    (tmp_path / "in/blobs/sha256" / described.digest.partition(":")[2]).write_bytes(raw)
+    index = json.loads((tmp_path / "in/index.json").read_bytes())
+    named = {"org.opencontainers.image.ref.name": "old"}
+    index["manifests"].append({**described.to_json(), "annotations": named})
+    (tmp_path / "in/index.json").write_text(json.dumps(index))
+    refused(f"oci:{tmp_path}/in:old", FORMAT, told)
+
+
+def test_an_index_of_nothing(refused: Refused, tmp_path: Path) -> None:
+    raw = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).encode()
+    open_writer(f"oci:{tmp_path}/in:a").push_manifest(raw, OCI_INDEX, tag=True)
+    refused(f"oci:{tmp_path}/in:a", NOT_FOUND, "no image for", "its index names none")
 
 
 @pytest.mark.parametrize("name", ["bzip2", "xz"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from fs.format.blobtable import BlobFeature
+from fs.format.versions import open_bootstrap
 from nydusify.cli import main
 from tests.e2e.commands import succeed
 from tests.parts.layers import with_least_names
@@ -185,9 +188,88 @@ def test_nydus_image_accepts_it(tree: Path, tmp_path: Path, capsys: Captured) ->
     assert "a/b/small" in listing.stdout
 
 
+def test_batches_are_chosen(tree: Path, tmp_path: Path, capsys: Captured) -> None:
+    """What nydusd 2.2.0 can read, and what later ones can."""
+    for number in range(50):
+        (tree / f"f{number}").write_text(f"{number}" * 50)
+    for words, batched in (((), True), (("--batch-size", "64KiB"), True),
+                           (("--batch-size", "0"), False)):  # fmt: skip
+        out = tmp_path / f"out-{words}"
+        boot = out / "b"
+        made(capsys, "create", "-B", str(boot), "-D", str(out), *words, str(tree))
+        blobs = open_bootstrap(boot.read_bytes(), "b").blobs
+        assert [bool(blob.features & BlobFeature.BATCH) for blob in blobs] == [batched]
+        assert differences(with_least_names(scan(tree)), shown(str(boot), out, out / "x")) == []
+
+
+def test_patterns_are_put_first(
+    tree: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, boot = tmp_path / "out", tmp_path / "out/b"
+    words = ("create", "-B", str(boot), "-D", str(out), str(tree), "--prefetch-policy", "fs")
+    monkeypatch.setattr("sys.stdin", io.StringIO("/a/b/small\n\n/nothing\n"))
+    made(capsys, *words, "--batch-size", "0")
+    image = open_bootstrap(boot.read_bytes(), "b")
+    (listed,) = image.prefetch
+    assert image.inode(listed).size == len("small")
+    (table,) = (image.chunk_table(blob.index) for blob in image.blobs)
+    (first,) = (n for n in range(len(table)) if table.row(n).compressed_offset == 0)
+    assert table.row(first).uncompressed_size == len("small")
+    monkeypatch.setattr("sys.stdin", io.StringIO("a/b/small\n"))
+    assert main(list(words)) == 2
+    assert "not an absolute path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--digester", "sha256"],
+        ["--blob-inline-meta"],
+        ["--external-blob", "x"],
+        ["--attributes", "x"],
+        ["--encrypt"],
+        ["--blob-cache-dir", "x"],
+    ],
+)
+def test_what_nydus_image_could_make(
+    words: list[str], tree: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    assert main(["create", "-D", str(tmp_path / "o"), *words, str(tree)]) == 2
+    told = capsys.readouterr().err
+    assert words[0] in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_what_nydus_image_would_be_told(tree: Path, tmp_path: Path, capsys: Captured) -> None:
+    """Its usual command lines work, and what does nothing is said."""
+    words = ["--features", "blob-toc", "--repeatable", "--log-level", "warn", "--aligned-chunk"]
+    assert main(["create", "-D", str(tmp_path / "o"), *words, str(tree)]) == 0
+    notes = capsys.readouterr().err
+    assert [word for word in words if f"{word} has no effect" in notes] == [
+        word for word in words if word.startswith("--")
+    ]
+
+
+def test_a_parent_that_does_not_fit(tree: Path, tmp_path: Path, capsys: Captured) -> None:
+    out = tmp_path / "out"
+    made(capsys, "create", "-B", str(out / "low"), "-D", str(out), str(tree))
+    words = ["create", "-B", str(out / "up"), "-D", str(out), str(tree), "--parent-bootstrap"]
+    for parent, more, code, told in (
+        ("layers/low.boot", [], 5, "layers/low.boot: no such file"),
+        (str(tmp_path / "none"), [], 5, "none: no such file"),
+        (str(out / "low"), ["--chunk-size", "64KiB"], 2, "has chunks of 1048576 bytes"),
+        (str(tree / "again"), [], 3, "again"),
+    ):
+        assert main([*words, parent, *more]) == code
+        assert told in capsys.readouterr().err
+        assert not (out / "up").exists()
+
+
 def test_wrong_words(tree: Path, tmp_path: Path) -> None:
     assert main(["pack", "--source-dir", str(tree / "none"), "--name", "x"]) == 2
     assert main(["pack", "--source-dir", str(tree), "--name", "../x"]) == 2
+    assert main(["pack", "--source-dir", str(tree / "again"), "--name", "x"]) == 2
     assert main(["create", str(tree)]) == 2
     assert main(["create", "-t", "tar-rafs", "-D", str(tmp_path / "o"), str(tree)]) == 2
     assert main(["create", "-B", str(tmp_path / "b"), str(tree)]) == 2
