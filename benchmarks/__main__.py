@@ -1,27 +1,24 @@
 """`python -m benchmarks`: the startup suite, or what of it is named first, as `micro` or `size`."""
 
 import sys
+from importlib import import_module
 
-if sys.argv[1:2] == ["micro"]:
-    from benchmarks.micro.run import main
+from fs.reporting import reporting
 
-    sys.exit(main(sys.argv[2:]))
+#: The suite itself has no name.
+_PARTS = {
+    "micro": "benchmarks.micro.run",
+    "coverage": "benchmarks.coverage",
+    "convert": "benchmarks.convert",
+    "size": "benchmarks.size",
+}
 
-if sys.argv[1:2] == ["coverage"]:
-    from benchmarks.coverage import main as coverage
 
-    sys.exit(coverage(sys.argv[2:]))
+def _main() -> int:
+    words = sys.argv[1:]
+    if not words or words[0] not in _PARTS:
+        return int(import_module("benchmarks.suite.cli").main(words))
+    return int(import_module(_PARTS[words[0]]).main(words[1:]))
 
-if sys.argv[1:2] == ["convert"]:
-    from benchmarks.convert import main as convert
 
-    sys.exit(convert(sys.argv[2:]))
-
-if sys.argv[1:2] == ["size"]:
-    from benchmarks.size import main as size
-
-    sys.exit(size(sys.argv[2:]))
-
-from benchmarks.suite.cli import main
-
-sys.exit(main())
+sys.exit(reporting("bench", _main))

@@ -18,6 +18,7 @@ from benchmarks.images.recipe import Recipe
 from benchmarks.images.start import run_options, start
 from benchmarks.isolation import isolate, left_behind
 from benchmarks.measure import drop_caches, program, run_to_end
+from fs.reporting import reporting
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache/images"
 
@@ -36,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main() -> int:
+def _main() -> int:
     arguments = parser().parse_args()
     if arguments.list:
         for recipe in RECIPES.values():
@@ -85,4 +86,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(reporting("images", _main))

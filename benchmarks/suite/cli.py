@@ -92,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bench: interrupted; the same command goes on", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise  # nobody reads on: no failure
     except (LookupError, ValueError, OSError, RuntimeError, Failure) as error:
         print(
             f"bench: {error.args[-1] if isinstance(error, LookupError) else error}", file=sys.stderr

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--policy", default=_POLICY, choices=(_POLICY,), help="as nydusify has it; the only one")
     add("--threads", type=int, default=os.cpu_count() or 1, metavar="N",
         help="threads that compress (default: %(default)s)")  # fmt: skip
+    add("--json", action="store_true", help="print the figures as JSON")
     add("--output-json", type=Path, metavar="FILE", help="write the figures here")
     words.add_access(parser, sides=True)
     words.add_work_dir(parser)
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output_json:
         with local_errors(arguments.output_json):
             arguments.output_json.write_text(json.dumps(asdict(done), indent=2) + "\n")
-    print(done)
+    print(json.dumps(asdict(done)) if arguments.json else done)
 
 
 def _options(arguments: argparse.Namespace) -> OptimizeOptions:

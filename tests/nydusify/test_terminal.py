@@ -78,9 +78,10 @@ def test_the_table_stands_alone(tmp_path: Path, columns: int) -> None:
     assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")  # the cursor is back
     shown = screen(output)
     assert shown[0].split() == ["layer", "source", "blob", "chunks", "shared", "seconds"]
-    assert [line.split()[0] for line in shown[5:7]] == ["bootstrap", "total"]
-    assert shown[7].startswith(f"{target}@sha256:")
-    assert shown[8:] == [""]
+    assert [line.split()[0] for line in shown[5:8]] == ["bootstrap", "not", "total"]
+    assert shown[6].startswith("not stored again ")
+    assert shown[8].startswith(f"{target}@sha256:")
+    assert shown[9:] == [""]
 
 
 def test_a_failure_stands_alone(tmp_path: Path) -> None:
