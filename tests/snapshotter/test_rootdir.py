@@ -92,7 +92,7 @@ def opened_in_root(root: int, path: str) -> tuple[int, int] | int:
 @settings(
     max_examples=examples(80),
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(names=st.lists(NAMES, max_size=6))
 def test_resolves_as_a_chrooted_process_does(top: Path, root: int, names: list[str]) -> None:
