@@ -114,6 +114,7 @@ class Server:
             "reads": self.flat.reads,
             "probes": self.flat.probes,
             "requests": sum(fetcher.requests for fetcher in self.fetchers),
+            "bytes": sum(fetcher.bytes_fetched for fetcher in self.fetchers),
             "forgotten": self.forgotten,
             "in_use": [n for n, i in self.mounted.items() if await self.driver.in_use(i)],
         }

@@ -93,6 +93,23 @@ def test_random_reads_equal(tree: Path, image: BuiltImage, tmp_path: Path) -> No
             assert got == content[offset : offset + length]
 
 
+@pytest.mark.skipif(
+    tuple(map(int, os.uname().release.split(".")[:2])) < (6, 13), reason="EROFS has no directio"
+)
+def test_reading_a_file_fetches_nothing_behind_it(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in "abcdef":
+        (source / name).write_bytes(os.urandom(100_000))
+    image = build_image(source, tmp_path / "image", chunk_size=4096)
+    content = (source / "c").read_bytes()
+    first, last = 80 << 10, 96 << 10  # in sequence, which the kernel takes for a reason to go on
+    with worker(tmp_path / "place", image) as here, (here.mount() / "c").open("rb") as file:
+        assert os.pread(file.fileno(), last - first, first) == content[first:last]
+        assert os.pread(file.fileno(), 4096, last) == content[last:]
+        assert here.tell("counts")["bytes"] == len(content) - first
+
+
 def test_names_and_attributes_never_ask_the_worker(image: BuiltImage, tmp_path: Path) -> None:
     with worker(tmp_path / "place", image) as here:
         mounted = here.mount()
