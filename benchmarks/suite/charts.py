@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from benchmarks.suite.crossover import curve, share_where_eager_wins
+from benchmarks.suite.crossover import EAGER, curve, share_where_eager_wins
 from benchmarks.suite.drawing import SETTINGS, WAYS, bars, finished_panels, panels, scale
 from benchmarks.suite.networks import NETWORKS
 from benchmarks.suite.plan import HEADLINE_MODES
@@ -21,18 +22,22 @@ _HEADLINE_NETWORK = ("100mbit", "20mbit", "1gbit", "loopback")
 
 
 def draw_all(records: Records, directory: Path, kind: str = "svg") -> list[Path]:
-    """The charts that the figures are there for."""
+    """The charts that the figures are there for; an older one of the others is removed."""
     with rc_context(SETTINGS):
-        drawn = [
-            (directory / f"{name}.{kind}", figure)
-            for name, draw in (
-                ("startup", headline),
-                ("bytes", bytes_needed),
-                ("bandwidth", against_bandwidth),
-                ("crossover", crossover),
-            )
-            if (figure := draw(records)) is not None
-        ]
+        drawn = []
+        for name, draw, needed in (
+            ("startup", headline, "starts"),
+            ("bytes", bytes_needed, "starts"),
+            ("bandwidth", against_bandwidth, "starts of an image over two networks with a rate"),
+            ("crossover", crossover, "trees that were read in random order"),
+        ):
+            path = directory / f"{name}.{kind}"
+            figure = draw(records)
+            if figure is None:
+                path.unlink(missing_ok=True)
+                print(f"· without the chart {path.name}: no {needed}", file=sys.stderr)
+            else:
+                drawn.append((path, figure))
         for path, figure in drawn:
             dated = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 110}
             figure.savefig(path, **dated)
@@ -78,9 +83,13 @@ def against_bandwidth(records: Records) -> Figure | None:
     """Seconds to ready by network, one panel for each image."""
     networks = [name for name in names(records, "network") if NETWORKS[name].megabits]
     networks.sort(key=lambda name: NETWORKS[name].megabits or 0)
-    if len(networks) < 2:
+    modes = _shown(records)
+    images = _by_size(records, [
+        image for image in names(records, "image")
+        if any(_measured_over(records, image, mode, networks) > 1 for mode in modes)
+    ])  # fmt: skip
+    if not images:
         return None
-    images, modes = _by_size(records, names(records, "image")), _shown(records)
     figure, made = panels(len(images))
     rates = [float(NETWORKS[name].megabits or 0) for name in networks]
     for panel, image in zip(made, images, strict=True):
@@ -92,7 +101,7 @@ def against_bandwidth(records: Records) -> Figure | None:
                            color=WAYS[mode].color)  # fmt: skip
         scale(panel, rates, both=True)
         panel.set_title(image, fontsize=9, pad=3)
-    ways = ", ".join(NETWORKS[name].text for name in networks)
+    ways = "; ".join(NETWORKS[name].text for name in networks)
     text = ("Time to ready against bandwidth", f"Networks: {ways}. Both axes are logarithmic.",
             source(records))  # fmt: skip
     return finished_panels(figure, modes, ("Mbit/s", "seconds to ready"), text)
@@ -105,8 +114,11 @@ def crossover(records: Records) -> Figure | None:
         return None
     scattered = {line["image"] for line in records.of("run", kind="scatter", network=network)}
     images = _by_size(records, [name for name in names(records, "image") if name in scattered])
-    modes = _shown(records)
-    if not images:
+    modes = [
+        mode for mode in _shown(records)
+        if any(curve(records, image, mode, network) for image in images)
+    ]  # fmt: skip
+    if not modes:
         return None
     figure, made = panels(len(images))
     for panel, image in zip(made, images, strict=True):
@@ -118,13 +130,17 @@ def crossover(records: Records) -> Figure | None:
         panel.set_xlim(0, 100)
         scale(panel, (0, 25, 50, 75, 100), both=False)
     title = f"How much of an image must be read for a full pull to win, {NETWORKS[network].text}"
-    subtitle = (
-        "Files read one after the other in random order, nothing cached. "
-        f"The figure: until which share {WAYS[modes[-1]].label} is ahead of containerd's pull."
-    )
+    subtitle = "Files read one after the other in random order, nothing cached. "
+    if modes[-1] != EAGER:
+        ahead = WAYS[modes[-1]].label
+        subtitle += f"The figure: until which share {ahead} is ahead of containerd's pull."
     return finished_panels(
         figure, modes, ("% of the bytes read", "seconds"), (title, subtitle, source(records))
     )
+
+
+def _measured_over(records: Records, image: str, mode: str, networks: Sequence[str]) -> int:
+    return sum(_ready(records, image, mode, network) is not None for network in networks)
 
 
 def _told(records: Records, image: str, modes: Sequence[str], network: str) -> str:

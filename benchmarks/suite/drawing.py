@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 #: The same digests for the same figures, and text that stays text.
 SETTINGS: Any = {
@@ -120,7 +120,9 @@ def scale(panel: Axes, ticks: Sequence[float], *, both: bool) -> None:
     panel.xaxis.set_minor_locator(NullLocator())
     plain = FuncFormatter(lambda value, _: f"{value:g}")
     panel.xaxis.set_major_formatter(plain)
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panel.yaxis.set_major_formatter(plain)
+    panel.yaxis.set_minor_formatter(NullFormatter())
 
 
 def finished_panels(

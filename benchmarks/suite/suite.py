@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,9 @@ from benchmarks.suite.run import KINDS, Result, RunError
 from benchmarks.suite.subject import Place, Subject, detach_below
 from fs import mounts
 from fs.format.errors import Failure
+
+#: What directories of measurements are named by.
+_WORK = "startup-"
 
 
 def all_modes(cache: Path) -> dict[str, Mode]:
@@ -108,11 +112,30 @@ def _laboratory(
         shaped = any(network.megabits for network in asked.networks)
     # Runtimes keep what they know of containers here; nobody's else is seen, or left.
     mounts.mount("tmpfs", "/run", "tmpfs", data="mode=0755")
-    with tempfile.TemporaryDirectory(dir=cache, prefix="startup-") as name:
+    remove_left(cache)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=_WORK) as name, _held(Path(name)):
         work = Path(name)
         with group_tree(work / "cgroup") as groups:
             shelf = Shelf((work if anew else cache) / "formats")
             yield _Laboratory(shelf, work, groups, build_forwarder(cache), shaped, anew)
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """A lock that says that somebody works there, and ends with us however we end."""
+    opened = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(opened)
+
+
+def remove_left(cache: Path) -> None:
+    """What killed measurements have left on the disk, gigabytes maybe."""
+    for directory in cache.glob(f"{_WORK}*"):
+        with suppress(BlockingIOError, FileNotFoundError), _held(directory):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 @dataclass(frozen=True)

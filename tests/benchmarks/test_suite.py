@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from benchmarks.images.catalogue.systems import BUSYBOX
 from benchmarks.suite.cli import parser
 from benchmarks.suite.run import awaited
 from benchmarks.suite.subject import Subject
-from benchmarks.suite.suite import all_modes
+from benchmarks.suite.suite import all_modes, remove_left
 from nydusify.startup.readiness import Line
 from tests.conftest import REPOSITORY, programs_missing
 
@@ -35,6 +37,18 @@ def test_mode_without_tools_is_left_out_by_name(monkeypatch: pytest.MonkeyPatch)
     assert "containerd-stargz-grpc" in modes["estargz"].missing()
     assert modes["oci-podman"].missing() == "no podman, conmon, runc on the PATH"
     assert modes["nydus"].missing() == ""
+
+
+def test_only_what_a_killed_measurement_left_is_removed(tmp_path: Path) -> None:
+    for name in ("startup-dead", "startup-alive", "formats"):
+        (tmp_path / name / "below").mkdir(parents=True)
+    alive = os.open(tmp_path / "startup-alive", os.O_RDONLY)
+    try:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        remove_left(tmp_path)
+    finally:
+        os.close(alive)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["formats", "startup-alive"]
 
 
 @pytest.mark.parametrize("option", ["--images", "--modes", "--networks"])

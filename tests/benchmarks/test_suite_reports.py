@@ -118,6 +118,20 @@ def test_bar_that_dwarfs_the_others_is_cut(tmp_path: Path) -> None:
     assert len(cut.axes[0].patches) == 60
 
 
+def test_chart_without_figures_is_left_out_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks.suite.charts import draw_all
+
+    (tmp_path / "crossover.svg").write_text("of an older measurement")
+    records = measurement([10.0], [2.0])
+    records.lines += measurement([5.0], [1.0], "1gbit").lines[1:]
+    drawn = draw_all(records, tmp_path)
+    assert [path.name for path in drawn] == ["startup.svg", "bytes.svg", "bandwidth.svg"]
+    assert not (tmp_path / "crossover.svg").exists()
+    assert "without the chart crossover.svg: no trees that were read" in capsys.readouterr().err
+
+
 def test_charts_are_drawn(tmp_path: Path) -> None:
     from benchmarks.suite.charts import draw_all
     from benchmarks.suite.results import with_headline
