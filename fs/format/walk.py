@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from fs.format.blobtable import BlobFeature, BlobRecord
 from fs.format.bootstrap import Bootstrap, Inode
-from fs.format.chunkrow import DIGEST_SIZE
+from fs.format.chunkrow import DIGEST_SIZE, ChunkRow
 from fs.format.erofs import CHUNK_INDEX_SIZE, DIRENT_SIZE, file_type
 from fs.format.errors import FormatError
 from fs.format.tree import HOLE, Chunk, Node
@@ -141,6 +141,11 @@ def _chunk(bootstrap: Bootstrap, blob_index: int, offset: int, length: int) -> C
         raise FormatError(
             f"no chunk of {length} bytes at {offset} of blob {blob_index}", bootstrap.name
         )
+    return chunk_of(row, blob_index)
+
+
+def chunk_of(row: ChunkRow, blob_index: int) -> Chunk:
+    """What a file that has the chunk refers to."""
     return Chunk(
         row.digest,
         blob_index,

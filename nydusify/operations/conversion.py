@@ -30,9 +30,9 @@ from nydusify.blobs.known_blobs import opened_dictionary
 from nydusify.layers.kept_layers import KeptLayers, opened_caches
 from nydusify.layers.sources import Selection, Source, SourceImage, open_sources
 from nydusify.operations.image_conversion import convert_image
+from nydusify.operations.referring import check_refer_options, refer_image
 from nydusify.options import ConvertOptions
 from nydusify.outputs.publish import Destination, encode_json
-from nydusify.references.referring import check_refer_options, refer_image
 from nydusify.report import IndexReport, Progress, Report, Silence
 from nydusify.workplace import workplace
 

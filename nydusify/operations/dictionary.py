@@ -19,7 +19,8 @@ from fs.format.blobtable import MAX_BLOBS, WHOLE_FEATURES, BlobFeature, BlobReco
 from fs.format.bootstrap import Bootstrap
 from fs.format.chunkrow import ChunkRow
 from fs.format.errors import FormatError, UsageError
-from fs.format.tree import Chunk, Node
+from fs.format.tree import Node
+from fs.format.walk import chunk_of
 from fs.format.writer import BootstrapOptions
 from fs.registry.copying import copy_blob
 from fs.registry.descriptor import Descriptor, describe
@@ -155,7 +156,7 @@ def _tree(shared: dict[tuple[bytes, int], _Place], opened: Sequence[OpenedImage]
     directory = Node(stat.S_IFDIR | 0o755)
     for place in shared.values():
         node = Node(stat.S_IFREG | 0o444, size=place.row.uncompressed_size)
-        node.chunks = [_chunk(place.row, indexes[place.blob_id])]
+        node.chunks = [chunk_of(place.row, indexes[place.blob_id])]
         directory.children[place.row.digest.hex().encode()] = node
     root = Node(stat.S_IFDIR | 0o755, children={_DIRECTORY: directory})
     blobs = [replace(records[blob_id], index=index) for blob_id, index in indexes.items()]
@@ -168,20 +169,6 @@ def _options(bootstrap: Bootstrap) -> BootstrapOptions:
         compressor=bootstrap.compressor,
         digester=bootstrap.digester,
         block_size=bootstrap.block_size,
-    )
-
-
-def _chunk(row: ChunkRow, blob_index: int) -> Chunk:
-    return Chunk(
-        row.digest,
-        blob_index,
-        row.position,
-        row.compressed_offset,
-        row.compressed_size,
-        row.uncompressed_offset,
-        row.uncompressed_size,
-        row.flags,
-        row.crc32,
     )
 
 
