@@ -191,9 +191,9 @@ class _Image:
             run_to_end([*remote, "pull", "--plain-http", self._plain])
             for repeat in range(repeats):
                 target = f"{self._server.host}/nydus-{repeat}:{TAG}"
-                before, servers = _cpu_of_children(), self._server.cpu()
+                before, servers = cpu_of_children(), self._server.cpu()
                 ours.append(self._converted(target, report))
-                cpu.append(_cpu_of_children() - before)
+                cpu.append(cpu_of_children() - before)
                 server.append(self._server.cpu() - servers)
                 zstd.append(
                     _seconds(["zstd", "-3", "--single-thread", "-q", "-f", str(self._tar),
@@ -239,9 +239,9 @@ class _Image:
         target = f"{self._server.host}/nydus-{chunk_size}-{batch_size}:{TAG}"
         report = self._work / "report.json"
         sizes = ("--chunk-size", str(chunk_size), "--batch-size", str(batch_size))
-        used = _cpu_of_children()
+        used = cpu_of_children()
         self._converted(target, report, *sizes)
-        seconds = _cpu_of_children() - used
+        seconds = cpu_of_children() - used
         before = self._server.traffic()
         root = self._work / f"root-{chunk_size}-{batch_size}"
         command = [program("lazyrun"), "run", "--root", str(root), *run_options(self._recipe)]
@@ -271,7 +271,7 @@ class _Image:
         )  # fmt: skip
 
 
-def _cpu_of_children() -> float:
+def cpu_of_children() -> float:
     """Seconds, of those that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -62,7 +62,8 @@ class ConvertOptions:
     `startup`: what a start reads is guessed, behind those, and then listed ("guess"), copied to a
     blob of its own ("blob"), or copied as far as that pays ("auto"); "none": neither guessed nor
     copied. None: "auto", with a guess where nobody said what is read first.
-    `refer`: layers stay as they are, and are referred to.
+    `refer`: layers stay as they are, and are referred to. `repack`: blobs that come out hardly
+    smaller than their gzip layer are packed again, harder.
     The result does not depend on `threads`.
     """
 
@@ -79,6 +80,7 @@ class ConvertOptions:
     chunk_dict_store: StoreOptions = field(default_factory=StoreOptions)
     startup: str | None = None
     refer: bool = False
+    repack: bool = False
     work_dir: Path | None = None
     caches: CacheOptions = field(default_factory=CacheOptions)
     source_store: StoreOptions = field(default_factory=StoreOptions)

@@ -16,6 +16,7 @@ from fs.format.errors import local_errors
 class LayerFigures:
     """Sizes in bytes, as stored. `chunks` are those of the blob; `shared_chunks`, of `shared_size`
     bytes decoded, were there already: in the layer itself, a lower one or a dictionary.
+    `repacked_size` bytes, decoded, were packed a second time, at a higher level.
     `kept`: the layer was converted before, and not now.
     """
 
@@ -28,6 +29,7 @@ class LayerFigures:
     seconds: float
     shared_size: int = 0
     kept: bool = False
+    repacked_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,9 @@ def _image_table(report: Report) -> str:
     if report.known_blobs:
         blobs = f"{len(report.known_blobs)} blobs"
         rows.append(("dictionary", "", size_text(report.known_size), blobs, "", ""))
+    if repacked := [layer.repacked_size for layer in report.layers if layer.repacked_size]:
+        layers = f"{len(repacked)} layer{'s' if len(repacked) > 1 else ''}"
+        rows.append(("packed again", size_text(sum(repacked)), "", layers, "", ""))
     chunks = sum(layer.chunks for layer in report.layers)
     shared = sum(layer.shared_chunks for layer in report.layers)
     sizes = (size_text(report.source_size), size_text(report.target_size))

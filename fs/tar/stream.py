@@ -46,8 +46,8 @@ class LayerStream:
     """The decompressed bytes of `raw`. `offset` counts what was taken so far.
 
     The next blocks are decoded (and hashed) in a thread of `pool`, which has just one, while
-    the caller works on this one. `decode` gives so many bytes of content, if others than
-    ours are to.
+    the caller works on this one. `is_gzip`: they were compressed with gzip. `decode` gives so
+    many bytes of content, if others than ours are to.
     """
 
     def __init__(
@@ -61,7 +61,10 @@ class LayerStream:
         self.offset = 0
         self._pool = pool
         self._hash = hashlib.sha256()
-        self._decode = decode or _decoder(raw, name)
+        self.is_gzip = False
+        if decode is None:
+            decode, self.is_gzip = _decoder(raw, name)
+        self._decode = decode
         self._block = b""
         self._at = 0
         self._ahead = deque(pool.submit(self._produce) for _ in range(_AHEAD))
@@ -152,21 +155,20 @@ class _Rewound(io.RawIOBase):
         return taken
 
 
-def _decoder(raw: Readable, name: str) -> Callable[[int], bytes]:
+def _decoder(raw: Readable, name: str) -> tuple[Callable[[int], bytes], bool]:
+    """What gives so many bytes of content, and whether that was compressed with gzip."""
     head = b""
     while len(head) < 6 and (more := raw.read(6 - len(head))):
         head += more
     rewound = io.BufferedReader(_Rewound(head, raw), _RAW_BLOCK)
     if head.startswith(_GZIP):
         opened: Any = igzip.IGzipFile
-        gzip_read: Callable[[int], bytes] = opened(fileobj=rewound, mode="rb").read
-        return gzip_read
+        return opened(fileobj=rewound, mode="rb").read, True
     if head.startswith(_ZSTD) or (head[1:4] == _ZSTD_SKIPPABLE and head[0] & 0xF0 == 0x50):
         decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
-        return decompressor.stream_reader(
-            rewound, read_size=_RAW_BLOCK, read_across_frames=True
-        ).read
+        frames = decompressor.stream_reader(rewound, read_size=_RAW_BLOCK, read_across_frames=True)
+        return frames.read, False
     for magic, kind in _OTHERS.items():
         if head.startswith(magic):
             raise FormatError(f"layers compressed with {kind} are not supported", name)
-    return rewound.read
+    return rewound.read, False

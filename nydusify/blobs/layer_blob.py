@@ -25,6 +25,7 @@ from fs.format.chunkcolumns import LayerChunks
 from fs.format.chunkinfo import ChunkFlag
 from fs.format.contexts import BatchContext
 from fs.format.errors import local_errors
+from nydusify.blobs.repacking import Data, repack
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -66,6 +67,7 @@ class BlobBuilder:
 
     Pieces smaller than half of `batch_size` are put together in batches of up to that; 0: none.
     `shared` counts the additions that found their chunk already there, `shared_size` their bytes.
+    `repacked` bytes, decoded, were packed a second time.
     """
 
     def __init__(
@@ -78,9 +80,10 @@ class BlobBuilder:
         known: KnownChunks | None = None,
     ) -> None:
         self.chunks = LayerChunks()
-        self.shared = self.shared_size = 0
+        self.shared = self.shared_size = self.repacked = 0
         self._path = path
         self._options = options
+        self._pool = pool
         self._known = known or NothingKnown()
         # Half of the digest will do as a key: what is found is compared.
         self._numbers: dict[bytes, int] = {}
@@ -124,8 +127,11 @@ class BlobBuilder:
             ],
         )
 
-    def finish(self) -> Blob | None:
-        """Write what is left; None if all chunks are elsewhere."""
+    def finish(self, wanted: int = 0) -> Blob | None:
+        """Write what is left; None if all chunks are elsewhere.
+
+        What zstd makes larger than `wanted` bytes is packed again, if that is not 0.
+        """
         self._numbers.clear()
         for number, piece in self._ranked.take():
             self._first.add(number, piece)
@@ -141,7 +147,7 @@ class BlobBuilder:
         if not own:
             self.close()
             return None
-        return self._write_end()
+        return self._write_end(wanted)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -184,16 +190,22 @@ class BlobBuilder:
             chunks.uncompressed_offsets[position] = end
             end += size + -size % _ALIGNMENT
 
-    def _write_end(self) -> Blob:
+    def _write_end(self, wanted: int) -> Blob:
         data_hash, file = self._rest.hash, self._rest.file
         size = self._first.size + self._rest.size
         if self._first.size:
             data_hash, file = self._joined()
-        batches = [*self._first.batches, *self._rest.batches]
-        trailer = build_trailer(self.chunks, size, data_hash, self._options, batches=batches)
         with local_errors(self._path):
-            file.write(trailer.data)
+            file.flush()
         self.close()
+        batches = [*self._first.batches, *self._rest.batches]
+        data = Data(self._path, data_hash, size)
+        if wanted and self._options.compressor == Compressor.ZSTD:
+            data = repack(data, self.chunks, batches, wanted, self._pool)
+        self.repacked = data.repacked
+        trailer = build_trailer(self.chunks, data.size, data.hash, self._options, batches=batches)
+        with local_errors(self._path), self._path.open("ab") as end:
+            end.write(trailer.data)
         return Blob(self._path, trailer.record, trailer.blob_meta)
 
     def _joined(self) -> tuple[_Hash, BinaryIO]:

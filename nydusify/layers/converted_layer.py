@@ -10,10 +10,10 @@ dictionary at hand (its digest is part of the key).
 
 The record is a zstd frame with a sequence of msgpack objects:
 
-  1. a map: "version" 1, "name", "shared", "shared_size", "startup" (paths), "blob": null or
-     [blob table entry (256 bytes), content of its .blob.meta], "chunks" (columns), "known": ids
-     of blobs that the chunk dictionary brought, "elsewhere": two columns of 4 bytes, places in
-     "known" and positions, for the chunks after the blob's own
+  1. a map: "version" 1, "name", "shared", "shared_size", "repacked", "startup" (paths), "blob":
+     null or [blob table entry (256 bytes), content of its .blob.meta], "chunks" (columns), "known":
+     ids of blobs that the chunk dictionary brought, "elsewhere": two columns of 4 bytes, places
+     in "known" and positions, for the chunks after the blob's own
   2. for each node, parents first and the root first, an array: number of the parent (null for
      a hard link to a lower layer whose name is taken by now), name, number of the node if it
      was told before (a hard link; nothing follows then) or null, marks (1 implied, 2 listed
@@ -82,7 +82,8 @@ _Unexpected = (
 class ConvertedLayer:
     """`layer` is finished, and not merged yet. `chunks` are what its files' contents refer to.
 
-    `shared` additions of `shared_size` bytes found their chunk already there.
+    `shared` additions of `shared_size` bytes found their chunk already there. `repacked` bytes,
+    decoded, were packed a second time.
     """
 
     layer: Layer
@@ -91,6 +92,7 @@ class ConvertedLayer:
     shared: int = 0
     shared_size: int = 0
     startup: list[bytes] = field(default_factory=list)
+    repacked: int = 0
 
 
 def write_converted_layer(
@@ -137,6 +139,7 @@ def _head(converted: ConvertedLayer, dictionary: ChunkDictionary | None) -> dict
         "name": converted.layer.name,
         "shared": converted.shared,
         "shared_size": converted.shared_size,
+        "repacked": converted.repacked,
         "startup": converted.startup,
         "blob": [blob.record.pack(), blob.meta] if blob else None,
         "chunks": _packed_columns(converted.chunks),
@@ -239,7 +242,8 @@ class _Reading:
         blob = Blob(blob_path, record, _bytes(head["blob"][1])) if record else None
         shared, shared_size = _number(head["shared"]), _number(head["shared_size"])
         startup = [_bytes(path) for path in head["startup"]]
-        return ConvertedLayer(layer, chunks, blob, shared, shared_size, startup)
+        repacked = _number(head.get("repacked", 0))
+        return ConvertedLayer(layer, chunks, blob, shared, shared_size, startup, repacked)
 
     def _known_table(self, blob_id: str) -> LayerChunks:
         table = self._dictionary.table(blob_id) if self._dictionary else None

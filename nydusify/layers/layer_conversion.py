@@ -46,20 +46,25 @@ class Shaping(Protocol):
 
 @dataclass(frozen=True)
 class LayerOptions:
-    """All that shapes a converted layer but its bytes. `dictionary` names the known chunks."""
+    """All that shapes a converted layer but its bytes. `dictionary` names the known chunks.
+
+    `wanted`: a blob that takes more than so many thousandths of its layer, if that is stored with
+    gzip, is packed again, harder; 0: none is.
+    """
 
     chunk_size: int = DEFAULT_CHUNK_SIZE
     batch_size: int = 0
     compressor: Compressor = Compressor.ZSTD
     order: DataOrder = field(default_factory=DataOrder)
     dictionary: str = ""
+    wanted: int = 0
 
     @property
     def key(self) -> str:
         """As of every `Shaping`."""
         first = b"\0".join(self.order.paths).hex()
         words = (self.chunk_size, self.batch_size, int(self.compressor), self.dictionary, first)
-        return " ".join(map(str, words))
+        return " ".join([*map(str, words), *([f"wanted {self.wanted}"] if self.wanted else [])])
 
 
 def convert_layer(
@@ -80,7 +85,7 @@ def convert_layer(
     ) as builder:
         with source.open(advance) as entries:
             _read(entries, layer, builder, contents, options)
-        blob = builder.finish()
+        blob = builder.finish(source.learned.gzip_size * options.wanted // 1000)
         contents.fill(builder)
     return ConvertedLayer(
         layer.finish(),
@@ -88,7 +93,8 @@ def convert_layer(
         blob,
         builder.shared,
         builder.shared_size,
-        list(source.startup),
+        list(source.learned.startup),
+        builder.repacked,
     )
 
 

@@ -54,14 +54,12 @@ class LayerQueue:
     def __init__(
         self,
         total: int,
-        options: LayerOptions,
         work: Path,
         pool: ThreadPoolExecutor,
         progress: Progress,
         dictionary: ChunkDictionary | None = None,
     ) -> None:
         self._total = total
-        self._options = options
         self._work = work
         self._pool = pool
         self._progress = progress
@@ -86,10 +84,10 @@ class LayerQueue:
         self._ended = True
         self._converters.shutdown(cancel_futures=True)
 
-    def put(self, source: SourceLayer, kept: ConvertedLayer | None) -> None:
+    def put(self, source: SourceLayer, options: LayerOptions, kept: ConvertedLayer | None) -> None:
         """The image's next layer, to be converted unless it is `kept`."""
         if kept is None:
-            done = self._converters.submit(self._convert, source, len(self._waiting))
+            done = self._converters.submit(self._convert, source, options, len(self._waiting))
         else:
             done = Future()
             done.set_result((kept, 0.0))
@@ -103,11 +101,13 @@ class LayerQueue:
             layer, seconds = done.result()
             yield Turn(source, layer, kept, seconds)
 
-    def _convert(self, source: SourceLayer, number: int) -> tuple[ConvertedLayer, float]:
+    def _convert(
+        self, source: SourceLayer, options: LayerOptions, number: int
+    ) -> tuple[ConvertedLayer, float]:
         started = time.monotonic()
         layer = convert_layer(
             source,
-            self._options,
+            options,
             self._work / f"blob-{number + 1}",
             self._pool,
             partial(self._advance, number),

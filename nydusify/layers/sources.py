@@ -42,21 +42,32 @@ class Entries(Protocol):
     def read(self, size: int) -> bytes: ...
 
 
+@dataclass
+class Learned:
+    """What is known of a layer when it has been read.
+
+    `startup`: paths of files that its maker wants read first. `gzip_size`: bytes as stored, if it
+    is stored with gzip.
+    """
+
+    startup: list[bytes] = field(default_factory=list)
+    gzip_size: int = 0
+
+
 @dataclass(frozen=True)
 class SourceLayer:
     """`name` is for messages. `size` is in bytes as stored, 0 if not known.
 
     `open(advance)` gives the entries; leaving it without an error means that the layer
-    was whole and true. `advance` is told of the bytes read. `startup` is filled then: paths
-    of files that the layer's maker wants read first. `stored` is the layer of an image as it
-    is kept there.
+    was whole and true. `advance` is told of the bytes read. `learned` is filled then.
+    `stored` is the layer of an image as it is kept there.
     """
 
     name: str
     digest: str
     size: int
     open: Callable[[Advance], AbstractContextManager[Entries]]
-    startup: list[bytes] = field(default_factory=list)
+    learned: Learned = field(default_factory=Learned)
     stored: StoredLayer | None = None
 
 
@@ -143,7 +154,7 @@ def _single(place: str, path: Path, platform: Platform | None) -> SourceImage:
         if stat.S_ISDIR(found.st_mode) != is_tree:
             wrong = errno.ENOTDIR if is_tree else errno.EISDIR
             raise OSError(wrong, os.strerror(wrong))
-    startup: list[bytes] = []
+    learned = Learned()
     opener: Callable[[Advance], AbstractContextManager[Entries]] = partial(_open_rootfs, path)
     size = 0
     if not is_tree:
@@ -152,9 +163,9 @@ def _single(place: str, path: Path, platform: Platform | None) -> SourceImage:
             size = found.st_size
             with local_errors(path), path.open("rb") as file:
                 table = table_of_file(file)
-        stored = StoredLayer(f"layer {path}", partial(_open_file, path), table, startup)
+        stored = StoredLayer(f"layer {path}", partial(_open_file, path), table, learned)
         opener = partial(_open_tar, stored)
-    layer = SourceLayer(str(path), "", size, opener, startup)
+    layer = SourceLayer(str(path), "", size, opener, learned)
     platform = platform or default_platform()
     return SourceImage(place, [layer], platform, platform.to_json())
 
@@ -174,12 +185,12 @@ def stored_image(reader: ImageReader, image: Image) -> SourceImage:
     ):
         name = f"{reader.name}: layer {number} of {len(manifest.layers)} ({layer.digest[:19]}…)"
         _check_type(layer, name)
-        startup: list[bytes] = []
+        learned = Learned()
         table = table_of(layer.annotations, name)
         opener, ranges = partial(reader.open_blob, layer), partial(reader.read_range, layer)
-        stored = StoredLayer(name, opener, table, startup, diff_id, ranges)
+        stored = StoredLayer(name, opener, table, learned, diff_id, ranges)
         entries = partial(_open_tar, stored)
-        layers.append(SourceLayer(name, layer.digest, layer.size, entries, startup, stored))
+        layers.append(SourceLayer(name, layer.digest, layer.size, entries, learned, stored))
     platform = image.descriptor.platform or config.platform
     return SourceImage(reader.name, layers, platform, config.document, manifest.annotations, image)
 
@@ -203,7 +214,7 @@ def _open_rootfs(path: Path, advance: Advance) -> Iterator[Entries]:
 
 @dataclass(frozen=True)
 class StoredLayer:
-    """A layer's bytes as stored, and what is promised of them. `startup` is to be filled.
+    """A layer's bytes as stored, and what is promised of them. `learned` is to be filled.
 
     `ranges(offset, length)` gives a part of them, unverified; None where only a file is there.
     """
@@ -211,7 +222,7 @@ class StoredLayer:
     name: str
     open: Callable[[], BinaryIO]
     table: Table | None
-    startup: list[bytes]
+    learned: Learned
     diff_id: str | None = None
     ranges: Callable[[int, int], bytes] | None = None
 
@@ -226,7 +237,7 @@ def _open_tar(layer: StoredLayer, advance: Advance) -> Iterator[Entries]:
             try:
                 reader = TarReader(stream)
                 if layer.table:
-                    yield ImageEntries(reader, layer.table, layer.startup, name)
+                    yield ImageEntries(reader, layer.table, layer.learned.startup, name)
                 else:
                     yield reader
                 found = stream.drain()
@@ -242,12 +253,17 @@ def _open_tar(layer: StoredLayer, advance: Advance) -> Iterator[Entries]:
         if diff_id is not None and found != diff_id:
             raise VerifyError(f"{name}: decompressed it is {found}, not {diff_id}")
         raw.finish()
+        layer.learned.gzip_size = raw.size if stream.is_gzip else 0
 
 
 class _Counted:
-    """Reads `stored`, which messages call `name`, tells how much, and checks its table."""
+    """Reads `stored`, which messages call `name`, tells how much, and checks its table.
+
+    `size` counts what was read.
+    """
 
     def __init__(self, stored: BinaryIO, advance: Advance, name: str, table: Table | None) -> None:
+        self.size = 0
         self._stored = stored
         self._advance = advance
         self._name = name
@@ -256,6 +272,7 @@ class _Counted:
     def read(self, size: int, /) -> bytes:
         with local_errors(self._name):
             data = self._stored.read(size)
+        self.size += len(data)
         self._advance(len(data))
         if self._check:
             self._check.update(data)

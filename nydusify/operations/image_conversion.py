@@ -53,6 +53,9 @@ from nydusify.startup.unpublished import BlobFiles, guessed, joined, told
 #: Trees have millions of objects and no cycles: looking for some took a sixth of the time.
 _COLLECTIONS = (100_000, 50, 100)
 _SHELL = re.compile(r"(?:^|/)(?:ba|da|a|k|mk|z|fi)?sh$")
+#: Thousandths of its gzip layer that a blob is to take at most, if the options want it small: of
+#: the lowest layer, which may be most of the image, and of those above. See docs/choices.md.
+_WANTED_LOWEST, _WANTED_ABOVE = 945, 965
 _ROOT_MODE = stat.S_IFDIR | 0o755
 
 
@@ -191,14 +194,17 @@ def _with_startup(
     return replace(converted, copies=copies.blob), startup.files
 
 
-def layer_options(options: ConvertOptions, dictionary: ChunkDictionary | None) -> LayerOptions:
-    """What of `options` shapes the layers."""
+def layer_options(
+    options: ConvertOptions, dictionary: ChunkDictionary | None, wanted: int
+) -> LayerOptions:
+    """What of `options` shapes a layer; `wanted` as there, if small blobs are asked for."""
     return LayerOptions(
         chunk_size=options.chunk_size,
         batch_size=min(options.batch_size, options.chunk_size),
         compressor=options.compressor,
         order=DataOrder(options.prefetch),
         dictionary=dictionary.key if dictionary else "",
+        wanted=wanted if options.repack else 0,
     )
 
 
@@ -218,16 +224,18 @@ def convert_layers(
     lower ones. The image may still turn out not to need it.
     """
     gc.set_threshold(*_COLLECTIONS)
-    shaping = layer_options(options, dictionary)
+    lowest = layer_options(options, dictionary, _WANTED_LOWEST)
+    above = layer_options(options, dictionary, _WANTED_ABOVE)
+    shapings = [lowest, *[above] * (len(layers) - 1)][: len(layers)]
     turns: list[Turn] = []
     news = News(len(layers))
     with (
         ThreadPoolExecutor(options.threads, "compress") as pool,
-        LayerQueue(len(layers), shaping, work, pool, progress, dictionary) as queue,
+        LayerQueue(len(layers), work, pool, progress, dictionary) as queue,
     ):
-        for source in layers:
-            queue.put(source, store.find(source, shaping) if store else None)
-        for turn in queue:
+        for source, shaping in zip(layers, shapings, strict=True):
+            queue.put(source, shaping, store.find(source, shaping) if store else None)
+        for turn, shaping in zip(queue, shapings, strict=True):
             layer = turn.layer
             if store and not turn.kept:
                 store.keep(turn.source, shaping, layer)
@@ -301,6 +309,7 @@ def _figures(turn: Turn, blob: Blob | None, shared: Shared) -> LayerFigures:
         chunks=blob.record.chunk_count if blob else 0,
         shared_chunks=layer.shared + shared.chunks,
         shared_size=layer.shared_size + shared.size,
+        repacked_size=layer.repacked,
         seconds=turn.seconds,
         kept=turn.kept,
     )

@@ -26,7 +26,7 @@ from nydusify.layers.estargz import table_of_file
 from nydusify.layers.layer import Layer
 from nydusify.layers.layer_queue import Turn
 from nydusify.layers.merge import apply
-from nydusify.layers.sources import Advance, Entries, SourceLayer, StoredLayer
+from nydusify.layers.sources import Advance, Entries, Learned, SourceLayer, StoredLayer
 from nydusify.operations.image_conversion import merge_layers
 from nydusify.references.contents_table import Unusable, parse_contents_table
 from nydusify.references.listed_layer import ListedLayer
@@ -43,13 +43,13 @@ def refer_to_file(path: Path, chunk_size: int, work: Path) -> Built:
     """A reference to the layer in `path`, which is read once; its blob is the metadata."""
     link = work / "layer"
     link.symlink_to(path.resolve())
-    startup: list[bytes] = []
+    learned = Learned()
     with local_errors(path), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
         table = table_of_file(file)
-    stored = StoredLayer(str(path), lambda: path.open("rb"), table, startup)
-    source = _source(path, digest, size, stored, startup)
+    stored = StoredLayer(str(path), lambda: path.open("rb"), table, learned)
+    source = _source(path, digest, size, stored, learned)
     options = ReferenceOptions(chunk_size, Digester.SHA256)
     layer = ReferenceLayer(source, link, options).read(work / "metadata")
     return _built(source, layer, options)
@@ -59,7 +59,7 @@ def refer_by_table(table: Path, blob_id: str, size: int, chunk_size: int, work: 
     """A reference to the eStargz layer `blob_id` of `size` bytes, by its table in a JSON file."""
     with local_errors(table):
         raw = table.read_bytes()
-    source = _source(table, blob_id, size, None, [])
+    source = _source(table, blob_id, size, None, Learned())
     options = ReferenceOptions(chunk_size, Digester.SHA256)
     listed = parse_contents_table(raw, size, Compressor.GZIP, str(table))
     try:
@@ -137,9 +137,9 @@ def _refuse_compressed(file: BinaryIO, path: Path) -> None:
 
 
 def _source(
-    path: Path, digest: str, size: int, stored: StoredLayer | None, startup: list[bytes]
+    path: Path, digest: str, size: int, stored: StoredLayer | None, learned: Learned
 ) -> SourceLayer:
-    return SourceLayer(str(path), f"sha256:{digest}", size, _unopened, startup, stored)
+    return SourceLayer(str(path), f"sha256:{digest}", size, _unopened, learned, stored)
 
 
 def _unopened(advance: Advance) -> AbstractContextManager[Entries]:

@@ -71,7 +71,7 @@ class ReferenceLayer:
                 located = self._located(contents.new, stored)
                 made = blob.make(contents.new, stored.compressor, located, blob_path)
         contents.fill(blob.chunks)
-        startup = list(self._source.startup)
+        startup = list(self._source.learned.startup)
         return ConvertedLayer(layer.finish(), blob.chunks, made, startup=startup)
 
     def _stored(self, file: BinaryIO, stack: ExitStack) -> _Stored:
@@ -111,7 +111,7 @@ class ReferenceLayer:
         table = self._source.stored.table if self._source.stored else None
         if table is None:
             return iter(reader)
-        return iter(ImageEntries(reader, table, self._source.startup, self._name))
+        return iter(ImageEntries(reader, table, self._source.learned.startup, self._name))
 
     @contextmanager
     def _opened_tar(

@@ -90,9 +90,9 @@ def _add_format(group: argparse._ArgumentGroup) -> None:
     add("--fs-version", default="6", metavar="6", help="RAFS version; only 6")
     add(
         "--compressor",
-        default="zstd",
         choices=("zstd", "lz4_block", "gzip", "none"),
-        help="of chunks (default: %(default)s)",
+        help="of chunks (default: zstd, at a higher level where a layer would hardly become"
+        " smaller than it was with gzip)",
     )
     add(
         "--fs-chunk-size",
