@@ -10,6 +10,7 @@ _PARTS = {
     "micro": "benchmarks.micro.run",
     "coverage": "benchmarks.coverage",
     "convert": "benchmarks.convert",
+    "levels": "benchmarks.levels",
     "size": "benchmarks.size",
 }
 
