@@ -5,7 +5,7 @@ kinds, reads               what readers get: by kind of blob, and by other peopl
 nydusify, verbs, startup   conversion; the verbs on real images; the guess of what a start reads
 snapshotter, runner, benchmarks
 e2e                        the whole path, by the commands that users call
-scale, interop             run on request: `./dev scale`, `./dev interop`
+scale, soak, interop       run on request: `./dev scale`, `./dev soak`, `./dev interop`
 house                      what holds for the repository itself
 parts                      no tests: the servers, trees and images that several folders use
 """

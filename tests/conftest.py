@@ -115,7 +115,7 @@ CAPABILITIES: dict[str, Callable[[], str]] = {
     "samples": lambda: "" if find_samples() else "no samples; NYDUS_SAMPLES can name them",
 }
 
-ON_REQUEST = ("scale", "nydusd")
+ON_REQUEST = ("scale", "soak", "nydusd")
 
 
 @cache

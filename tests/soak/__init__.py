@@ -1,0 +1,1 @@
+"""A node under load and faults for a long time: what must not grow."""
