@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -194,7 +195,7 @@ class Shelf:
         self, form: Format, subject: Subject, data: Path, host: str, work: Path, place: Path
     ) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
-        for older in self._directory.glob(f"{subject.name}-20*-{form.tag}-*"):
+        for older in superseded(self._directory, subject.name, form.tag):
             shutil.rmtree(older)
         before = _files(data)
         conversion = Conversion(subject, host, work)
@@ -213,6 +214,12 @@ class Shelf:
                 shutil.copy(data / file, target)
             Path(unfinished, "whole/conversion.json").write_text(json.dumps(told))
             Path(unfinished, "whole").rename(place)
+
+
+def superseded(directory: Path, image: str, tag: str) -> list[Path]:
+    """Conversions of any date and version to this very format: "nydus" is not "nydus-optimized"."""
+    name = re.compile(rf"{re.escape(image)}-20[\d-]+-[0-9a-f]+-{re.escape(tag)}-(ready-)?[0-9a-f]+")
+    return [place for place in directory.iterdir() if name.fullmatch(place.name)]
 
 
 def _files(data: Path) -> set[str]:

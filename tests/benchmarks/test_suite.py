@@ -14,6 +14,7 @@ import pytest
 from benchmarks.images.catalogue.languages import FLASK, PYTHON
 from benchmarks.images.catalogue.systems import BUSYBOX
 from benchmarks.suite.cli import parser
+from benchmarks.suite.formats import superseded
 from benchmarks.suite.run import awaited
 from benchmarks.suite.subject import Subject
 from benchmarks.suite.suite import all_modes, remove_left
@@ -49,6 +50,21 @@ def test_only_what_a_killed_measurement_left_is_removed(tmp_path: Path) -> None:
     finally:
         os.close(alive)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["formats", "startup-alive"]
+
+
+def test_a_new_conversion_replaces_only_those_to_its_own_format(tmp_path: Path) -> None:
+    older = {
+        "flask-2026-11-23-157a18e97429-nydus-3ff15f5f7f87",
+        "flask-2026-11-24-157a18e97429-nydus-0",
+    }
+    others = {
+        "flask-2026-11-24-157a18e97429-nydus-optimized-3ff15f5f7f87",
+        "flask-2026-11-24-157a18e97429-estargz-optimized-ready-d26b9f5f3b07",
+        "flask-small-2026-11-24-157a18e97429-nydus-3ff15f5f7f87",
+    }
+    for name in older | others:
+        (tmp_path / name).mkdir()
+    assert {place.name for place in superseded(tmp_path, "flask", "nydus")} == older
 
 
 @pytest.mark.parametrize("option", ["--images", "--modes", "--networks"])
