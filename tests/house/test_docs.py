@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from fs.daemon.api_routes import _ROUTES
+from fs.daemon.verbs import VERBS
 from fs.format.errors import UsageError
 from tests.house.sources import PACKAGES, REPOSITORY, tracked_files
 from tests.house.test_packaging import CLI_MODULES
@@ -106,3 +108,15 @@ def test_architecture_names_every_part() -> None:
     }
     packages = {str(module.parent) for module in modules} - {"fs"}  # named module by module
     assert [name for name in sorted(packages) if f"`{name}/`" not in text] == []
+
+
+def test_operations_name_every_verb_of_the_control_socket_and_route() -> None:
+    told = (REPOSITORY / "docs/operations.md").read_text()
+    rows = [line for line in told.splitlines() if line.startswith("|")]
+    missing = [verb for verb in ("mount", *VERBS) if not any(f"`{verb}`" in row for row in rows)]
+    for route in _ROUTES:
+        # A row names its first route whole, and what follows by its end: `…/fuse/takeover`.
+        ends = ["…/" + route.split("/", count)[count] for count in range(2, route.count("/") + 1)]
+        if not any(re.search(rf"[` ]{re.escape(name)}[`?]", told) for name in (route, *ends)):
+            missing.append(route)
+    assert missing == []
