@@ -56,6 +56,10 @@ class UsedRows:
             and not any(map((block_size - 1).__and__, offsets))
         )
 
+    def has(self, number: int) -> bool:
+        """Whether a file has that row."""
+        return number < len(self.places) and self.places[number] > 0
+
     def move_to(self, records: ChunkRecords) -> None:
         for number, place in enumerate(self.places):
             if place:

@@ -35,6 +35,7 @@ class FileContents:
         repeating = [bool(blob.features & BlobFeature.TARFS) for blob in blobs]
         self._records = ChunkRecords(repeating)
         self._rows: dict[int, UsedRows | None] = {}
+        self._rows_of_blob: dict[int, UsedRows] = {}
         self._last: LayerChunks | None = None
         self._last_rows: UsedRows | None = None
         #: i_u of a file with one chunk.
@@ -96,7 +97,9 @@ class FileContents:
     def _turn_to(self, table: LayerChunks) -> UsedRows | None:
         if table is not self._last:
             if id(table) not in self._rows:
-                self._rows[id(table)] = self._new_rows(table)
+                rows = self._rows[id(table)] = self._new_rows(table)
+                if rows:
+                    self._rows_of_blob[table.blob_index] = rows
             self._last, self._last_rows = table, self._rows[id(table)]
         return self._last_rows
 
@@ -143,6 +146,8 @@ class FileContents:
         self._check_chunk(chunk)
         if rows is None:
             self._records.add(chunk, place * self._chunk_size)
+            if (same := self._rows_of_blob.get(chunk.blob_index)) and same.has(chunk.position):
+                same.places[chunk.position] = place + 1  # the last file counts, in either form
         else:
             rows.places[chunk.position] = place + 1
         low = chunk.position & 0xFFFF | chunk.blob_index + 1 << 16 | chunk.position >> 16 << 24

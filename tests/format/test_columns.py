@@ -15,7 +15,7 @@ from fs.format.chunkcolumns import LayerChunks, file_chunks
 from fs.format.chunkrow import row_of
 from fs.format.errors import FormatError
 from fs.format.metaentries import pack_columns, pack_v1, pack_v2
-from fs.format.tree import HOLE, Node
+from fs.format.tree import HOLE, Chunk, Node
 from tests.format.drawn import images
 from tests.format.images import BlobBuilder, Image, new_image
 
@@ -66,6 +66,18 @@ def test_columns_give_the_same_bootstrap(image: Image, seed: int, how: str) -> N
             continue
         if how == "all" or random.random() < 0.5:
             put_in_columns(node, tables, random.choice([None, *tables]))
+    assert image.pack() == expected
+
+
+@pytest.mark.parametrize("sparse_name", [b"a", b"z"])
+def test_the_last_file_with_a_chunk_counts_in_either_form(sparse_name: bytes) -> None:
+    image = new_image(1)
+    node = image.file(bytes(range(256)) * 16)
+    hole = Chunk(bytes(32), HOLE, 0, 0, 0, 0, 4096)
+    sparse = Node(node.mode, size=8192, chunks=[hole, *node.chunks])
+    image.root.children |= {b"m": node, sparse_name: sparse}
+    expected = image.pack()
+    put_in_columns(node, [columns_of(image.blobs[0])])
     assert image.pack() == expected
 
 
