@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import trio
 
 from fs.daemon.roster import Roster
-from fs.daemon.unmounts import Unmounts
+from fs.daemon.unmounts import Place, Unmounts
 from fs.drivers.instances import Driver, Instance, Instances
 
 log = logging.getLogger(__name__)
@@ -99,12 +99,14 @@ class Departures:
     async def _in_use(self, instance: Instance) -> bool:
         """Whether the kernel needs us for it.
 
-        A driver's question takes mounts away that others have made below, so it is
-        put only when no process has the instance mounted.
+        A driver's question may take mounts away that others have made below, or tell half
+        the truth; then it is put only when no process has the instance mounted.
         """
-        if self._unmounts is not None and not await self._unseen([instance]):
+        driver = self._drivers[instance.driver]
+        watched = self._unmounts is not None and not driver.knows_all(instance)
+        if watched and not await self._unseen([instance]):
             return True
-        return await self._drivers[instance.driver].in_use(instance)
+        return await driver.in_use(instance)
 
     # -- told by the kernel ---------------------------------------------------------------
 
@@ -151,7 +153,13 @@ class Departures:
     async def look(self) -> None:
         """Whatever was taken and is mounted nowhere any more is leaving."""
         taken = [each for each in self._roster.mounted() if each.taken and each.device]
-        for instance in await self._unseen(taken):
+        gone = await self._unseen(taken)
+        for instance in set(taken) - set(gone):
+            # Its device number may be another's by now.
+            driver = self._drivers[instance.driver]
+            if driver.knows_all(instance) and not await driver.in_use(instance):
+                gone.append(instance)
+        for instance in gone:
             if instance in self._roster and not instance.leaving:
                 log.info("%s: unmounted by others", instance.mountpoint)
                 self.leave(instance)
@@ -170,6 +178,6 @@ class Departures:
                 return []
         return [instance for instance, place in places.items() if place in left]
 
-    def _place(self, instance: Instance) -> tuple[str, str]:
-        """Device and path in it, as mount tables have them."""
-        return instance.device, "/" if instance.driver == "erofs" else f"/{instance.id}"
+    def _place(self, instance: Instance) -> Place:
+        path = "/" if instance.driver == "erofs" else f"/{instance.id}"
+        return Place(instance.driver, instance.device, path)

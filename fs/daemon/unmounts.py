@@ -11,6 +11,7 @@ import os
 import select
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 import trio
 
@@ -18,6 +19,18 @@ from fs import mounts
 
 _EVENTS = 1 << 16
 _TABLE = "/proc/self/mountinfo"
+
+
+class Place(NamedTuple):
+    """What a mount shows, as mount tables have it.
+
+    `kind` is the type of file system without its subtype: a device number is given to another
+    file system as soon as the first is gone. `path` is that of a directory at its top, or "/".
+    """
+
+    kind: str
+    device: str
+    path: str
 
 
 class Unmounts:
@@ -68,8 +81,8 @@ class Unmounts:
     def close(self) -> None:
         os.close(self._table if self._listener < 0 else self._listener)
 
-    def unseen(self, wanted: set[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Those of the wanted (device, path in it) that no process has mounted. Blocks.
+    def unseen(self, wanted: set[Place]) -> set[Place]:
+        """Those of the wanted that no process has mounted. Blocks.
 
         Other namespaces are looked at only for what ours has not; where one of
         the wanted is found, its unmounting will be told of.
@@ -100,19 +113,16 @@ def _tables() -> Iterator[tuple[str, bytes]]:
             yield process, table
 
 
-def _mounted(table: bytes, wanted: set[tuple[str, str]]) -> set[tuple[str, str]]:
+def _mounted(table: bytes, wanted: set[Place]) -> set[Place]:
     """Those of the wanted of which a table has a mount, whole or of a directory in it."""
-    devices = {device for device, _ in wanted}
-    found = set()
+    devices = {place.device for place in wanted}
+    found: set[Place] = set()
     for line in table.splitlines():
         fields = line.split(b" ", 4)
         device = fields[2].decode()
         if device not in devices:
             continue
         root = fields[3].decode(errors="replace")
-        found |= {
-            (device, path)
-            for path in ("/", "/" + root.split("/", 2)[1])
-            if (device, path) in wanted
-        }
+        kind = line.partition(b" - ")[2].split(b" ", 1)[0].partition(b".")[0].decode()
+        found |= wanted & {Place(kind, device, path) for path in ("/", "/" + root.split("/", 2)[1])}
     return found

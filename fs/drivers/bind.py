@@ -56,6 +56,9 @@ class FuseDriver:
         except OSError:
             pass  # the name is gone already, or the whole mount is
 
+    def knows_all(self, instance: Instance) -> bool:
+        return False  # it waits, and takes away what is mounted below
+
     async def detach(self, instance: Instance) -> None:
         pass
 

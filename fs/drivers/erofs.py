@@ -71,6 +71,8 @@ class ErofsDriver:
         self._probing = trio.Lock()
         #: Local files that the kernel reads, locked so that nobody takes them for unused.
         self._held: dict[int, list[int]] = {}
+        #: Numbers of the instances that the kernel reads through us, if only in part.
+        self._through_us: set[int] = set()
 
     async def choose(self, instance: Instance, wanted: str) -> tuple[str, str]:
         """The driver for an instance and why: `wanted` is auto, erofs or fuse.
@@ -140,6 +142,8 @@ class ErofsDriver:
                 if device.local is None:
                     self._take_back(file_name(number, device.blob))
         local = sum(device.local is not None for device in devices)
+        if local < len(devices):
+            self._through_us.add(number)
         log.info(
             "%s: mounted by the kernel, %d of %d blobs from local files",
             image.bootstrap.name,
@@ -189,6 +193,7 @@ class ErofsDriver:
     async def detach(self, instance: Instance) -> None:
         """The instance is dropped: note which of its blobs have become whole."""
         self._release(instance.number)
+        self._through_us.discard(instance.number)
         image = instance.image
         opened = [blob for blob in image.bootstrap.blobs if image.opened(blob.index)]
         if opened:
@@ -203,6 +208,13 @@ class ErofsDriver:
             self._kernel.knows(first | file_nid(instance.number, blob.index))
             for blob in instance.image.bootstrap.blobs
         )
+
+    def knows_all(self, instance: Instance) -> bool:
+        """The kernel has a file of ours open as long as it has the mount.
+
+        Of what a predecessor attached it is not known whether all its files are local.
+        """
+        return instance.number in self._through_us
 
 
 def unfit(image: Image) -> str:

@@ -260,5 +260,8 @@ class Driver(Protocol):
     async def in_use(self, instance: Instance) -> bool:
         """Whether the kernel still needs the daemon for it; may take a second to find out."""
 
+    def knows_all(self, instance: Instance) -> bool:
+        """Whether `in_use` alone tells, at once and harming nobody, however it is mounted."""
+
     async def detach(self, instance: Instance) -> None:
         """Let go of what `attach` made: the instance is over."""

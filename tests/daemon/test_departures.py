@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -56,6 +57,31 @@ def test_umount_by_others_is_noticed(image: BuiltImage, here: Place, driver: str
     subprocess.run(["umount", here.mountpoint], check=True)
     eventually(lambda: not is_alive(mounted.pid) and not is_alive(worker), "the daemon ends")
     assert list(here.state.iterdir()) == []
+
+
+def test_another_mount_with_the_device_number_is_not_taken_for_it(
+    image: BuiltImage, here: Place, tmp_path: Path
+) -> None:
+    """The kernel gives a number away as soon as it is free, before the daemon can look."""
+    mounted = here.mount(image, driver="erofs")
+    worker = here.status()["worker_pid"]
+    device = os.stat(here.mountpoint).st_dev
+    others: list[Path] = []
+    try:
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            mounts.umount(here.mountpoint)
+            while not others or os.stat(others[-1]).st_dev != device:
+                assert len(others) < 100, "nobody is given the number"
+                others.append(tmp_path / f"other{len(others)}")
+                others[-1].mkdir()
+                mounts.mount("none", others[-1], "tmpfs")
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        eventually(lambda: not is_alive(mounted.pid) and not is_alive(worker), "the daemon ends")
+    finally:
+        for other in others:
+            mounts.umount(other)
 
 
 @DRIVERS
