@@ -168,7 +168,8 @@ def test_beside_a_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         here.mount(image, cache_size=limit, driver="fuse", prefetch=False)
         for name, content in contents.items():
             assert (here.mountpoint / name).read_bytes() == content
-        assert allocated(str(here.root / "cache" / "blobs")) < limit + (1 << 20)
+        on_their_way = 4 << 20  # requests that were sent before the directory was measured
+        assert allocated(str(here.root / "cache" / "blobs")) < limit + on_their_way
         (held,) = commands("ls")
         assert held["in_use"] is True
         commands("prune")
