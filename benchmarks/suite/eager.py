@@ -45,7 +45,8 @@ def ctr_plan(place: Place, address: Path, pull: list[str], *extra: str) -> Plan:
     ctr = ["ctr", "--address", str(address)]
     reference, tree, name = pull[-1], place.work / "tree", place.work.name
     tree.mkdir()
-    options = [*extra, "--net-host"]
+    # ctr takes a `--` that follows a flag without a value for the name of an image.
+    options = ["--net-host", "--label", "of=benchmarks", *extra]
     for setting in place.subject.recipe.run.environment:
         options += ["--env", setting]
     for source, target in place.subject.shown():

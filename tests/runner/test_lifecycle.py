@@ -124,7 +124,9 @@ def test_a_killed_lazyrun_whose_container_survived(lazyrun: Lazyrun) -> None:
 def test_interrupted_at_any_moment_nothing_is_left(
     lazyrun: Lazyrun, moment: float, number: signal.Signals
 ) -> None:
-    process = subprocess.Popen(lazyrun.command("--init", "--", "sleep", "1000"))
+    # A session in the background of a script has its children ignore SIGINT.
+    heeding = ["env", "--default-signal=INT,TERM"]
+    process = subprocess.Popen([*heeding, *lazyrun.command("--init", "--", "sleep", "1000")])
     time.sleep(moment)
     process.send_signal(number)
     code = process.wait(PATIENCE)
