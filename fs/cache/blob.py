@@ -484,5 +484,5 @@ class BlobCache:
         if not decoded.stored:
             self._held.keep(decoded.row, decoded.data)
         if self._quota is not None:
-            self._quota.entered(len(decoded.data))
+            self._quota.entered(len(decoded.data), stored=decoded.stored)
         self._land(flights, decoded.row, decoded.data)

@@ -4,6 +4,10 @@ There is no clock here: chunks that enter are counted, and when the sum may be
 over the limit the directory is measured and the least recently used chunks are
 evicted, until a sixteenth of the limit is free. While that is not possible (all
 is being read, or the kernel has it) chunks pass through unstored.
+
+What enters while the directory is measured is held against the result, and what is
+above the limit then goes at once, though it was just read: only what is on its way
+into the files can be above the limit, and only until it was counted.
 """
 
 from __future__ import annotations
@@ -46,51 +50,53 @@ class Quota:
         self._index = index
         self._grace = grace
         self._measured: int | None = None
-        self._entered = 0
+        self._stored = 0
         self._busy = False
         self._tried = -_PATIENCE
 
-    def entered(self, size: int) -> None:
-        """So many bytes were stored, or passed through because of this limit."""
-        self._entered += size
+    def entered(self, size: int, *, stored: bool) -> None:
+        """So many bytes were stored, or else passed through because of this limit."""
+        if stored:
+            self._stored += size
         if self._busy or not self._is_due():
             return
         self._busy = True
         self._nursery.start_soon(self._enforce)
 
     def _is_due(self) -> bool:
+        """Too much may be here; or it is time to try again to make room."""
+        if self._measured is None or self._stored > max(0, self.limit - self._measured):
+            return True
         if self.full:
             return trio.current_time() - self._tried >= _PATIENCE
-        return (
-            self._measured is None
-            or self._measured + self._entered > self.limit
-            or self._entered > self.limit // _STEP
-        )
+        return self._stored > self.limit // _STEP
 
     async def _enforce(self) -> None:
-        self._entered = 0
-        self._tried = trio.current_time()
+        """Measure and evict until nothing has entered meanwhile that makes it due again."""
         try:
-            self._measured = await trio.to_thread.run_sync(self._measure)
-            full = self._measured > self.limit
-            if full and not self.full:
-                log.warning(
-                    "cache %s: %d bytes in use, limit %d; chunks are not kept for now",
-                    self._directory, self._measured, self.limit,
-                )  # fmt: skip
-            self.full = full
+            while self._is_due():
+                self._stored = 0
+                self._measured, full = await trio.to_thread.run_sync(self._measure)
+                self._tried = trio.current_time()
+                if full and not self.full:
+                    log.warning(
+                        "cache %s: %d bytes in use, limit %d; chunks are not kept for now",
+                        self._directory, self._measured, self.limit,
+                    )  # fmt: skip
+                self.full = full
         except OSError as error:
+            self._measured = None
             log.warning("cache %s: %s", self._directory, error)
         finally:
             self._busy = False
 
-    def _measure(self) -> int:
+    def _measure(self) -> tuple[int, bool]:
+        """The bytes that are here after as much as needed was evicted; whether that is too much."""
         size = allocated(self._directory)
-        if size <= self.limit:
-            return size
-        return evict(
-            self._directory,
-            self.limit - self.limit // _STEP,
-            grace=self._grace,
-            index=self._index,
-        )
+        if size <= self.limit and not self.full:
+            return size, False
+        step = self.limit // _STEP
+        left = evict(self._directory, self.limit - step, grace=self._grace, index=self._index)
+        if left > self.limit:
+            return evict(self._directory, self.limit, index=self._index), True
+        return left, left > self.limit - step // 2

@@ -172,7 +172,7 @@ class WholeFile:
                 os.unlink(path)
             self.close()
             if self._quota is not None:
-                self._quota.entered(self._blob.uncompressed_size)
+                self._quota.entered(self._blob.uncompressed_size, stored=True)
 
     def _is_here(self, files: BlobFiles) -> bool:
         return all(map(files.has, range(-(-self._blob.uncompressed_size // _PIECE))))
@@ -235,10 +235,11 @@ class WholeFile:
     def _store(self, descriptor: int) -> bool:
         """Put all pieces into the cache's files; False when they are not taken."""
         assert self._files is not None
-        if self._quota is not None and self._quota.full:
+        size, quota = self._blob.uncompressed_size, self._quota
+        if quota is not None and (quota.full or size > quota.limit):
             return False
-        for position, start in enumerate(range(0, self._blob.uncompressed_size, _PIECE)):
-            length = min(_PIECE, self._blob.uncompressed_size - start)
+        for position, start in enumerate(range(0, size, _PIECE)):
+            length = min(_PIECE, size - start)
             data = os.pread(descriptor, length, start)
             if len(data) != length or not self._files.store(position, start, data):
                 return False

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import pytest
 import trio
 
 from fs.cache import holding as holdings
+from fs.cache import quota
 from fs.cache.claims import Claims
 from fs.cache.eviction import allocated, evict
 from fs.cache.holding import open_holding, prefixes
 from fs.format.errors import StorageError
-from tests.cache.engine import engine
+from tests.cache.engine import engine, gate
 from tests.image.build import BuiltImage
 from tests.parts.waiting import PATIENCE
 
@@ -140,9 +142,46 @@ def test_chunks_pass_through_when_nothing_may_go(image: BuiltImage, tmp_path: Pa
             with pytest.raises(StorageError, match="at its limit"):
                 await made.cache.load(range(20))
             assert len(made.backend.ranges) == asked
-            assert allocated(str(tmp_path)) < 1 << 20
+            await _comes_down(tmp_path, 500 << 10)
 
     trio.run(main)
+
+
+def test_what_enters_while_it_is_measured_goes_when_that_ends(
+    image: BuiltImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that enters later is needed for it, and no age: all was just read."""
+    measured, wait = gate()
+    measuring = threading.Event()
+
+    def slowly(directory: str) -> int:
+        size = allocated(directory)
+        measuring.set()
+        wait()
+        return size
+
+    monkeypatch.setattr(quota, "allocated", slowly)
+
+    async def main() -> None:
+        content, limit = _content(image), 500 << 10
+        async with engine(image, tmp_path, limit=limit, grace=1000) as made:
+            await made.cache.read(0, _CHUNK)
+            await trio.to_thread.run_sync(measuring.wait, PATIENCE)
+            assert bytes(await made.cache.read(0, 20 * _CHUNK)) == content[: 20 * _CHUNK]
+            assert allocated(str(tmp_path)) > 20 * _CHUNK > limit
+            measured.set()
+            await _comes_down(tmp_path, limit)
+            assert made.cache.counts()["cached"] >= 4, "not more went than had to"
+            assert bytes(await made.cache.read(0, 20 * _CHUNK)) == content[: 20 * _CHUNK]
+            await _comes_down(tmp_path, limit)
+
+    trio.run(main)
+
+
+async def _comes_down(directory: Path, limit: int) -> None:
+    with trio.fail_after(PATIENCE):
+        while allocated(str(directory)) > limit:  # noqa: ASYNC110 (the disk tells nobody)
+            await trio.sleep(0.01)
 
 
 @pytest.mark.parametrize("evictors", [1, 2])
