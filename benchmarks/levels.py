@@ -1,5 +1,6 @@
 """`python -m benchmarks levels`: what zstd's levels make of layers that gain little at level 3.
 
+`short` is the search that is no level of its own (fs/format/codec.py).
 The largest layer of each image, in pieces of 1 MiB, of many every eighth; one core. Sizes are
 against the same pieces at level 3, then MiB of content a second.
 """
@@ -20,20 +21,24 @@ from benchmarks.convert import CACHE, DOCUMENT
 from benchmarks.images.build import TAG, cached_image
 from benchmarks.images.catalogue.all import chosen
 from benchmarks.record import machine
-from fs.format import codec
-from fs.format.blobtable import Compressor
+from fs.format.codec import SHORT_SEARCH, ZstdSearch, compress_zstd
 from fs.registry.store import open_reader
 
 _IMAGES = "busybox,nginx-small,golang,postgres"
-_LEVELS = (3, 5, 6, 9, 12, 16, 18, 19)
+_LEVELS = {f"level {level}": level for level in (3, 5, 6, 9, 12, 16)}
+_WAYS: dict[str, int | ZstdSearch] = {
+    **_LEVELS,
+    "short": SHORT_SEARCH,
+    "level 18": 18,
+    "level 19": 19,
+}
 _PIECE = 1 << 20
 _LARGE, _EVERY = 32, 8
 
 
-class Level(NamedTuple):
-    """Of all pieces: bytes as packed, and seconds of CPU."""
+class Packed(NamedTuple):
+    """All pieces: bytes as packed, and seconds of CPU."""
 
-    level: int
     size: int
     seconds: float
 
@@ -47,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     top.add_argument("--images", default=_IMAGES, metavar="A,B", help="default: %(default)s")
     top.add_argument("--record", action="store_true", help="renew the table in the docs")
     arguments = top.parse_args(argv)
-    lines = ["image          " + "".join(f"{f'level {level}':>14}" for level in _LEVELS)]
+    lines = ["image          " + "".join(f"{name:>14}" for name in _WAYS)]
     for recipe in chosen(arguments.images, quick=False):
         print(f"· {recipe.name}", file=sys.stderr, flush=True)
         layout = cached_image(recipe, CACHE / "images", lambda text: None)
@@ -63,16 +68,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _line(name: str, pieces: list[bytes]) -> str:
-    levels = [_measured(level, pieces) for level in _LEVELS]
+    ways = [_measured(how, pieces) for how in _WAYS.values()]
     mib = sum(map(len, pieces)) / (1 << 20)
-    cells = [f"{each.size / levels[0].size:.3f} {mib / each.seconds:4.0f}/s" for each in levels]
+    cells = [f"{each.size / ways[0].size:.3f} {mib / each.seconds:4.0f}/s" for each in ways]
     return f"{name:<15}" + "".join(f"{cell:>14}" for cell in cells)
 
 
-def _measured(level: int, pieces: Sequence[bytes]) -> Level:
+def _measured(how: int | ZstdSearch, pieces: Sequence[bytes]) -> Packed:
     begun = time.thread_time()
-    size = sum(len(codec.compress(Compressor.ZSTD, piece, level)) for piece in pieces)
-    return Level(level, size, time.thread_time() - begun)
+    size = sum(len(compress_zstd(piece, how)) for piece in pieces)
+    return Packed(size, time.thread_time() - begun)
 
 
 def _largest_layer(place: str) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 At the level of all others some layers come out hardly smaller than they were with gzip:
 machine code, and the small images of a single program. What the blob has is read back then and
-packed anew, piece after piece in the order of the blob, at one level after the other, only as
+packed anew, piece after piece in the order of the blob, harder and harder, only as
 far as it takes. A piece is a batch or a chunk alone; those that did not
 compress stay as they are. The result depends on the pieces and the goal alone: pieces
 are begun by what those that lie a fixed number before them have become.
@@ -33,9 +33,14 @@ if TYPE_CHECKING:
 _FIXED, _PER_CHUNK = 9 << 10, 130
 #: Data that is smaller is hardly worth a request.
 _WORTH_IT = 64 << 10
-#: zstd's levels, and up to how many bytes (decoded) a blob is packed with them; figures are in
-#: docs/choices.md. Those between bring nothing to what the first is not enough for.
-_LEVELS = ((6, 1 << 62), (18, 16 << 20))
+#: How all blobs are packed again, and those of up to so many bytes (decoded) after that, by
+#: levels of zstd and its search; figures are in docs/choices.md.
+_FIRST = 6
+_THEN, _SMALL = (codec.SHORT_SEARCH, 18), 16 << 20
+#: In the keys of kept layers: to be another whenever the same pieces would become others.
+MANNER = "short"
+#: By more than this part of itself a small one does not become smaller by the first.
+_BROUGHT = 25
 #: By less than this part of itself what is packed already becomes smaller, whatever the level.
 _HOPELESS = 5
 #: Pieces that are packed at a time.
@@ -91,11 +96,10 @@ def repack(
     pieces = _pieces(chunks, batches)
     if data.size - goal > pieces.compressed // _HOPELESS:
         return data
-    decoded = sum(pieces.decoded)
     touched: set[int] = set()
-    for level, most in _LEVELS:
-        if data.size > goal and decoded <= most:
-            data = _Pass(data, goal, pieces, level, pool).run(touched)
+    for how in _ways(pieces, data.size - goal):
+        if data.size > goal:
+            data = _Pass(data, goal, pieces, how, pool).run(touched)
     _relocate(pieces, chunks, batches)
     return data._replace(repacked=sum(pieces.decoded[number] for number in touched))
 
@@ -115,6 +119,13 @@ def _pieces(chunks: LayerChunks, batches: Sequence[BatchContext]) -> _Pieces:
     return pieces
 
 
+def _ways(pieces: _Pieces, missing: int) -> Sequence[int | codec.ZstdSearch]:
+    """How to pack what is to become `missing` bytes smaller, one after the other."""
+    if sum(pieces.decoded) > _SMALL:
+        return (_FIRST,)
+    return _THEN if missing > pieces.compressed // _BROUGHT else (_FIRST, *_THEN)
+
+
 def _relocate(pieces: _Pieces, chunks: LayerChunks, batches: list[BatchContext]) -> None:
     """Say of the chunks where they lie now."""
     ends = [*pieces.first[1:], len(chunks)]
@@ -131,16 +142,21 @@ def _relocate(pieces: _Pieces, chunks: LayerChunks, batches: list[BatchContext])
 
 
 class _Pass:
-    """Once through all data, with one level."""
+    """Once through all data, in one way."""
 
     def __init__(
-        self, data: Data, goal: int, pieces: _Pieces, level: int, pool: ThreadPoolExecutor
+        self,
+        data: Data,
+        goal: int,
+        pieces: _Pieces,
+        how: int | codec.ZstdSearch,
+        pool: ThreadPoolExecutor,
     ) -> None:
         self._path = data.path
         self._size = data.size
         self._goal = goal
         self._pieces = pieces
-        self._level = level
+        self._how = how
         self._pool = pool
         self._hash = hashlib.sha256()
         self._waiting: deque[tuple[int, bytes | Future[bytes]]] = deque()
@@ -156,7 +172,7 @@ class _Pass:
                 whole = self._pieces.decoded[number]
                 if self._size > self._goal and size < whole:
                     touched.add(number)
-                    packed = self._pool.submit(_packed, stored, whole, self._level)
+                    packed = self._pool.submit(_packed, stored, whole, self._how)
                     self._waiting.append((number, packed))
                 else:
                     self._waiting.append((number, stored))
@@ -174,8 +190,8 @@ class _Pass:
         out.write(data)
 
 
-def _packed(stored: bytes, size: int, level: int) -> bytes:
-    """The piece at another level, or as it was if that is no longer. Runs in the pool."""
+def _packed(stored: bytes, size: int, how: int | codec.ZstdSearch) -> bytes:
+    """The piece packed so, or as it was if that is no longer. Runs in the pool."""
     whole = codec.decompress(Compressor.ZSTD, stored, size)
-    packed = codec.compress(Compressor.ZSTD, whole, level)
+    packed = codec.compress_zstd(whole, how)
     return packed if len(packed) < len(stored) else stored

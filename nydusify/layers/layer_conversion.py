@@ -28,6 +28,7 @@ from fs.tar.paths import clean
 from nydusify.blobs.chunk_dictionary import ChunkDictionary
 from nydusify.blobs.data_order import DataOrder
 from nydusify.blobs.layer_blob import BlobBuilder
+from nydusify.blobs.repacking import MANNER
 from nydusify.layers.converted_layer import ConvertedLayer
 from nydusify.layers.layer import Layer
 from nydusify.layers.sources import Advance, Entries, SourceLayer
@@ -64,7 +65,8 @@ class LayerOptions:
         """As of every `Shaping`."""
         first = b"\0".join(self.order.paths).hex()
         words = (self.chunk_size, self.batch_size, int(self.compressor), self.dictionary, first)
-        return " ".join([*map(str, words), *([f"wanted {self.wanted}"] if self.wanted else [])])
+        packed = [f"wanted {self.wanted} {MANNER}"] if self.wanted else []
+        return " ".join([*map(str, words), *packed])
 
 
 def convert_layer(

@@ -49,6 +49,13 @@ def test_codec_gives_back_what_it_took(compressor: Compressor, data: bytes) -> N
     assert codec.decompress(compressor, memoryview(packed), len(data)) == data
 
 
+@given(data=st.binary(max_size=5000))
+def test_zstd_with_a_search_of_its_own_gives_back_what_it_took(data: bytes) -> None:
+    packed = codec.compress_zstd(data, codec.SHORT_SEARCH)
+    assert packed == codec.compress_zstd(data, codec.SHORT_SEARCH)
+    assert codec.decompress(Compressor.ZSTD, packed, len(data)) == data
+
+
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 @pytest.mark.parametrize("size", [0, 1, 999, 1001, 10_000])
 def test_codec_refuses_another_size(compressor: Compressor, size: int) -> None:

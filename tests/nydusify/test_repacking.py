@@ -138,3 +138,16 @@ def converted(stored: bytes, work: Path, wanted: int) -> ConvertedLayer:
     place, store = f"layer:{work / 'layer'}", ConvertOptions("", "").source_store
     with open_source(place, None, store) as source, ThreadPoolExecutor(2) as pool:
         return convert_layer(source.layers[0], options, work / "blob", pool, lambda _: None)
+
+
+def test_the_less_is_wanted_the_harder_a_blob_is_packed(tmp_path: Path) -> None:
+    """Each share here takes another way to pack than that before."""
+    stored = ENCODINGS["gzip"][1](LayerTar().add("program", data=CODE).tar())
+    sizes: list[int] = []
+    for share in (0, 1000, 940, 850):
+        if share:  # of what level 3 makes
+            share = sizes[0] * share // len(stored)
+        blob = converted(stored, tmp_path / str(share), share).blob
+        assert blob
+        sizes.append(blob.path.stat().st_size)
+    assert sizes == sorted(set(sizes), reverse=True)
