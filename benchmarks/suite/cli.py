@@ -66,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
     add("--minutes", type=float, metavar="N", help="begin no run after so long: go on another day")
     add("--fresh", action="store_true", help="begin anew, whatever was interrupted")
     add("--mix", action="store_true", help="go on with what other code or another machine began")
+    add("--again", metavar="A,B",
+        help="with --mix: what other code made of these modes counts no more")  # fmt: skip
     add("--prepare", action="store_true", help="build and convert what is needed, measure nothing")
     add("--plan", action="store_true", help="say what is to be done and how long, measure nothing")
     add("--time-conversions", action="store_true",
@@ -175,6 +177,8 @@ def open_records(arguments: argparse.Namespace, asked: Asked) -> Records:
     if not (arguments.json or arguments.quick or arguments.fresh):
         take_up(RESULTS / "startup.jsonl", path, head, mix=arguments.mix)
     records, resumed = resume_or_begin(path, head, mix=arguments.mix)
+    if arguments.again:
+        records.outdate(_names(arguments.again, (), tuple(all_modes(CACHE))))
     say(f"{'going on with' if resumed else 'writing'} {path}")
     return records
 

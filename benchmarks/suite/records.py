@@ -2,7 +2,8 @@
 
 The first line, "head", says what was asked for, and where and by what it was measured.
 "format" lines tell of conversions, "run" lines of runs, "failure" lines of what went
-wrong, and "end" that nothing is missing. A file without an end is gone on with by who
+wrong, and "end" that nothing is missing. "outdated" says that runs of some modes by other code
+do not count any more, though they stay in the file. A file without an end is gone on with by who
 asks for the same, a last line that is not whole is cut off, and "resumed" says by what
 the lines after it were measured.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,12 +68,36 @@ class Records:
 
     def of(self, record: str, **where: str) -> Iterator[Line]:
         """Lines of one record type whose fields are as given."""
-        for line in self.lines:
+        measured = record in ("run", "failure")
+        for line in (run for run, _ in self._measured()) if measured else self.lines:
             if line["record"] == record and all(line.get(n) == v for n, v in where.items()):
                 yield line
 
     def done(self) -> set[Key]:
         return {key_of(line) for line in self.of("run")}
+
+    def outdate(self, modes: Collection[str]) -> None:
+        """Let no run of these modes count that was made by other code than the last head's."""
+        code = self.last_head.get("code")
+        if any(by != code and line["mode"] in modes for line, by in self._measured()):
+            self.add("outdated", modes=sorted(modes), code=code)
+
+    def _measured(self) -> Iterator[tuple[Line, str | None]]:
+        """Lines of runs and failures that count, and the code that made them."""
+        kept: list[tuple[Line, str | None]] = []
+        code = self.head.get("code")
+        for line in self.lines:
+            match line["record"]:
+                case "head" | "resumed":
+                    code = line.get("code")
+                case "run" | "failure":
+                    kept.append((line, code))
+                case "outdated":
+                    kept = [
+                        (run, by) for run, by in kept
+                        if by == line["code"] or run["mode"] not in line["modes"]
+                    ]  # fmt: skip
+        yield from kept
 
     def add(self, record: str, **fields: object) -> Line:
         """Write a line, so that it stays written."""

@@ -62,6 +62,23 @@ def test_kept_part_is_taken_up_where_nothing_differs(tmp_path: Path) -> None:
     assert path.read_text() == "mine"
 
 
+def test_runs_of_older_code_stop_counting_where_asked(tmp_path: Path) -> None:
+    path = tmp_path / "bench.jsonl"
+    records, _ = resume_or_begin(path, HEAD)
+    peer = RUN._replace(mode="estargz")
+    for key in (RUN, peer):
+        records.add("run", **key._asdict())
+    records.outdate(["nydus"])
+    assert records.done() == {RUN, peer}
+    newer = {**HEAD, "code": "2"}
+    for _ in range(2):  # the same command again drops nothing that the new code made
+        records, _ = resume_or_begin(path, newer, mix=True)
+        records.outdate(["nydus"])
+        records.add("run", **RUN._asdict(), by="newer")
+    assert records.done() == {RUN, peer}
+    assert [line["by"] for line in load(path).of("run", mode="nydus")] == ["newer", "newer"]
+
+
 def test_a_failure_is_tried_again(tmp_path: Path) -> None:
     records, _ = resume_or_begin(tmp_path / "bench.jsonl", HEAD)
     records.add("failure", **RUN._asdict(), error="no")
