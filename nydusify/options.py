@@ -58,7 +58,7 @@ class ConvertOptions:
     """`source` and `target` are places as fs.registry.store has them, or dir: and layer:.
 
     `platforms`: this machine's if there are none. `prefetch` are absolute paths in the image.
-    `chunk_dict`: an image or bootstrap, see nydusify/blobs/known_blobs.py.
+    `chunk_dict`: an image or bootstrap, see nydusify/outputs/known_blobs.py.
     `startup`: what a start reads is guessed, behind those, and then listed ("guess"), copied to a
     blob of its own ("blob"), or copied as far as that pays ("auto"); "none": neither guessed nor
     copied. None: "auto", with a guess where nobody said what is read first.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import platform
 import shutil
 import sys
@@ -26,8 +25,9 @@ from benchmarks.images.layer import LayerFile, write_layer
 from benchmarks.images.recipe import Layer, Recipe
 from benchmarks.images.tree import APP, Tree
 from fs import mounts
-from fs.registry.descriptor import Descriptor, describe
-from fs.registry.mediatypes import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST
+from fs.registry.descriptor import Descriptor
+from fs.registry.documents import encode_json, image_document, push_config
+from fs.registry.mediatypes import OCI_LAYER_GZIP, OCI_MANIFEST
 from fs.registry.store import ImageWriter, open_writer
 
 TAG = "plain"
@@ -220,7 +220,8 @@ def _publish(recipe: Recipe, layers: list[Built], epoch: int, writer: ImageWrite
     created = datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     notes = [] if recipe.scratch else [f"mmdebstrap {debian.SUITE}"]
     notes += [layer.note for layer in recipe.layers]
-    config = _json(
+    config = push_config(
+        writer,
         {
             "created": created,
             "architecture": _ARCHITECTURES[platform.machine()],
@@ -228,24 +229,13 @@ def _publish(recipe: Recipe, layers: list[Built], epoch: int, writer: ImageWrite
             "config": recipe.config,
             "rootfs": {"type": "layers", "diff_ids": [layer.file.diff_id for layer in layers]},
             "history": [{"created": created, "created_by": text} for text in notes],
-        }
+        },
     )
-    config_descriptor = describe(config, OCI_CONFIG)
-    writer.push_blob(config_descriptor, config)
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": config_descriptor.to_json(),
-        "layers": [descriptor.to_json() for descriptor in descriptors],
-    }
-    writer.push_manifest(_json(manifest), OCI_MANIFEST, tag=True)
+    document = image_document(config, descriptors, {})
+    writer.push_manifest(encode_json(document), OCI_MANIFEST, tag=True)
 
 
 def _describe_file(path: Path) -> Descriptor:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Descriptor(OCI_LAYER_GZIP, f"sha256:{digest}", path.stat().st_size)
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()

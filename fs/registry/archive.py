@@ -18,6 +18,7 @@ from fs.registry.body import PIECE
 from fs.registry.config import MAX_CONFIG, parse_config
 from fs.registry.descriptor import Descriptor
 from fs.registry.digest import digest_of
+from fs.registry.documents import image_document
 from fs.registry.files import LayoutFiles, read_small
 from fs.registry.layout import INDEX_FILE, LAYOUT_FILE, LayoutReader
 from fs.registry.local import FilesReader
@@ -91,12 +92,7 @@ class LegacyArchive(FilesReader):
             raise FormatError(f"{len(layer_paths)} layers, {len(diff_ids)} diff IDs", self.name)
         pairs = zip(layer_paths, diff_ids, strict=True)
         layers = [self._describe_layer(path, diff_id) for path, diff_id in pairs]
-        document = {
-            "schemaVersion": 2,
-            "mediaType": DOCKER_MANIFEST,
-            "config": config.to_json(),
-            "layers": [layer.to_json() for layer in layers],
-        }
+        document = image_document(config, layers, {}, DOCKER_MANIFEST)
         manifest = parse_manifest(json.dumps(document).encode(), DOCKER_MANIFEST, self.name)
         assert isinstance(manifest, Manifest)
         return manifest

@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,11 +22,11 @@ from fs.format.errors import NotFoundError, UsageError, local_errors
 from fs.registry.archive import MANIFEST_FILE, split_archive_place
 from fs.registry.body import BlobBody
 from fs.registry.descriptor import Descriptor
+from fs.registry.documents import index_document
 from fs.registry.files import blob_path
 from fs.registry.layout import CONTAINERD_NAME, INDEX_FILE, LAYOUT_FILE, REF_NAME
 from fs.registry.layout_writer import LAYOUT_VERSION
 from fs.registry.manifest import Index, Manifest, parse_manifest
-from fs.registry.mediatypes import OCI_INDEX
 from fs.registry.places import Body, Progress
 from fs.registry.reference import Reference, parse_reference
 
@@ -114,13 +115,12 @@ class ArchiveWriter:
             self._temporary = None
 
     def _index(self, descriptor: Descriptor) -> dict[str, Any]:
-        entry = descriptor.to_json()
         if self._reference:
-            entry["annotations"] = {
-                CONTAINERD_NAME: str(self._reference),
-                REF_NAME: self._reference.tag,
-            }
-        return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}
+            names = {CONTAINERD_NAME: str(self._reference)}
+            if self._reference.tag:
+                names[REF_NAME] = self._reference.tag
+            descriptor = replace(descriptor, annotations=names)
+        return index_document([descriptor])
 
     def _docker_manifest(self, document: Manifest | Index) -> list[dict[str, Any]]:
         names = [self._reference.familiar] if self._reference else None

@@ -1,1 +1,1 @@
-"""Chunks and the blobs that they go to: stored once, shared, put in order, sent on their way."""
+"""Chunks and the blobs that they go to: stored once, shared, put in order, and where they go."""

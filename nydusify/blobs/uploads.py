@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 from fs.registry.descriptor import Descriptor
+from nydusify.blobs.destination import Destination, blob_layer, push_blob
 from nydusify.blobs.layer_blob import Blob
-from nydusify.outputs.publish import Destination, blob_layer, push_blob
 from nydusify.report import Progress, Silence
 
 _AT_ONCE = 2

@@ -18,7 +18,7 @@ from fs.format.walk import load_tree, walk
 from fs.format.writer import BootstrapOptions, write_bootstrap
 from nydusify.layers.layer import Layer
 from nydusify.layers.merge import apply
-from nydusify.outputs.whole_file import new_file
+from nydusify.whole_file import new_file
 
 _OPAQUE_XATTR = b"trusted.overlay.opaque"
 _WHITEOUT = b".wh."

@@ -17,11 +17,11 @@ from fs.format.tree import HOLE, Node
 from fs.format.walk import walk
 from nydusify.blobs.stored_size import unused_size
 from nydusify.images.opened import OpenedImage
+from nydusify.images.touched import touched_files
 from nydusify.layers.layer import Layer
 from nydusify.layers.merge import apply
 from nydusify.layers.sources import SourceImage
 from nydusify.report import Progress, size_text
-from nydusify.startup.touched import touched_files
 
 _ROOT = stat.S_IFDIR | 0o755
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from fs.format.errors import FormatError, NotFoundError, local_errors
 from fs.registry.descriptor import Descriptor, describe
 from fs.registry.digest import is_digest
+from fs.registry.documents import encode_json, image_document, index_document
 from fs.registry.manifest import NYDUS_BLOB_ANNOTATION, Manifest, parse_manifest
 from fs.registry.mediatypes import NYDUS_BLOB, OCI_INDEX, OCI_MANIFEST
 from fs.registry.reference import Reference
@@ -33,7 +34,6 @@ from fs.registry.store import (
     open_writer,
     registry_reference,
 )
-from nydusify.outputs.publish import encode_json
 
 RECORD = "application/vnd.lazyrun.converted-layer.v1"
 _ARTIFACT = "application/vnd.lazyrun.build-cache.v1"
@@ -150,19 +150,10 @@ class BuildCache:
         config = describe(b"{}", _EMPTY_CONFIG)
         writer.push_blob(config, b"{}")
         descriptors = [each for layer in layers for each in _descriptors(layer)]
-        manifest = encode_json(
-            {
-                "schemaVersion": 2,
-                "mediaType": OCI_MANIFEST,
-                "artifactType": _ARTIFACT,
-                "config": config.to_json(),
-                "layers": [descriptor.to_json() for descriptor in descriptors],
-                "annotations": {_VERSION: self._version},
-            }
-        )
-        entry = writer.push_manifest(manifest, OCI_MANIFEST, tag=False)
-        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry.to_json()]}
-        writer.push_manifest(encode_json(index), OCI_INDEX, tag=True)
+        annotations = {_VERSION: self._version}
+        document = image_document(config, descriptors, annotations, artifactType=_ARTIFACT)
+        entry = writer.push_manifest(encode_json(document), OCI_MANIFEST, tag=False)
+        writer.push_manifest(encode_json(index_document([entry])), OCI_INDEX, tag=True)
 
 
 def _push(

@@ -19,6 +19,7 @@ from fs.format.errors import Failure, FormatError, UsageError, local_errors
 from fs.registry.descriptor import Descriptor
 from fs.registry.reference import Reference
 from nydusify.blobs.chunk_dictionary import ChunkDictionary
+from nydusify.blobs.destination import Destination, blob_layer, stored_id
 from nydusify.blobs.layer_blob import Blob
 from nydusify.layers.build_cache import RECORD, BuildCache, CachedLayer
 from nydusify.layers.converted_layer import (
@@ -30,7 +31,6 @@ from nydusify.layers.layer_cache import LayerCache, key_of
 from nydusify.layers.layer_conversion import Shaping
 from nydusify.layers.sources import SourceLayer
 from nydusify.options import CacheOptions
-from nydusify.outputs.publish import Destination, blob_layer, stored_id
 
 
 @dataclass

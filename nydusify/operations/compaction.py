@@ -168,7 +168,7 @@ def _blob_ids(place: ImagePlace | None, work: Path) -> set[str]:
 
 def _keep(blob: Blob, directory: Path) -> None:
     """Copy a new blob to its place, whole or not at all."""
-    from nydusify.outputs.whole_file import new_file
+    from nydusify.whole_file import new_file
 
     path = directory / blob.record.blob_id
     with new_file(path) as out, local_errors(blob.path), blob.path.open("rb") as source:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from fs.format.errors import UsageError
 from fs.registry.copying import copy_below
 from fs.registry.descriptor import Descriptor
+from fs.registry.documents import encode_json, index_document
 from fs.registry.manifest import is_nydus_entry
 from fs.registry.mediatypes import (
     DOCKER_INDEX,
@@ -26,13 +27,13 @@ from fs.registry.mediatypes import (
     OCI_INDEX,
 )
 from fs.registry.store import ImageWriter, open_writer, registry_reference
-from nydusify.blobs.known_blobs import opened_dictionary
+from nydusify.blobs.destination import Destination
 from nydusify.layers.kept_layers import KeptLayers, opened_caches
 from nydusify.layers.sources import Selection, Source, SourceImage, open_sources
 from nydusify.operations.image_conversion import convert_image
 from nydusify.operations.referring import check_refer_options, refer_image
 from nydusify.options import ConvertOptions
-from nydusify.outputs.publish import Destination, encode_json
+from nydusify.outputs.known_blobs import opened_dictionary
 from nydusify.report import IndexReport, Progress, Report, Silence
 from nydusify.workplace import workplace
 
@@ -193,9 +194,5 @@ def _publish_index(
     if form.merged:
         entries = [*_originals(source, options, writer, progress), *entries]
     media_type = DOCKER_INDEX if form.docker and not form.merged else OCI_INDEX
-    document = {
-        "schemaVersion": 2,
-        "mediaType": media_type,
-        "manifests": [entry.to_json() for entry in entries],
-    }
+    document = index_document(entries, media_type)
     return writer.push_manifest(encode_json(document), media_type, tag=True)

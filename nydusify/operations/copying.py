@@ -6,17 +6,17 @@ the tag comes last: a copy that broke off goes on where it was when it is begun 
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fs.format.errors import FormatError, NotFoundError, UsageError
 from fs.registry.copying import copy_below, copy_blob, copy_manifest, referred_layers
 from fs.registry.descriptor import Descriptor
 from fs.registry.digest import digest_of
+from fs.registry.documents import encode_json, index_document
 from fs.registry.manifest import Index, Manifest, parse_manifest
 from fs.registry.mediatypes import OCI_INDEX, is_foreign
 from fs.registry.platform import Platform
@@ -182,12 +182,7 @@ class _Copy:
 
 
 def _index(entries: Sequence[Descriptor]) -> Index:
-    document = {
-        "schemaVersion": 2,
-        "mediaType": OCI_INDEX,
-        "manifests": [_bare(entry).to_json() for entry in entries],
-    }
-    raw = json.dumps(document, separators=(",", ":")).encode()
+    raw = encode_json(index_document(map(_bare, entries)))
     return Index(OCI_INDEX, list(entries), {}, raw, digest_of(raw))
 
 
@@ -198,15 +193,7 @@ def _bare(entry: Descriptor) -> Descriptor:
         for key, value in entry.annotations.items()
         if key not in ("org.opencontainers.image.ref.name", "io.containerd.image.name")
     }
-    return Descriptor(
-        entry.media_type,
-        entry.digest,
-        entry.size,
-        kept,
-        entry.platform,
-        entry.urls,
-        entry.artifact_type,
-    )
+    return replace(entry, annotations=kept)
 
 
 def place_of(text: str, *, target: bool) -> str:

@@ -7,13 +7,12 @@ most is taken, so that few blobs are needed.
 
 from __future__ import annotations
 
-import json
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fs.format.blobtable import MAX_BLOBS, WHOLE_FEATURES, BlobFeature, BlobRecord
 from fs.format.bootstrap import Bootstrap
@@ -23,8 +22,9 @@ from fs.format.tree import Node
 from fs.format.walk import chunk_of
 from fs.format.writer import BootstrapOptions
 from fs.registry.copying import copy_blob
-from fs.registry.descriptor import Descriptor, describe
-from fs.registry.mediatypes import OCI_CONFIG, OCI_MANIFEST
+from fs.registry.descriptor import Descriptor
+from fs.registry.documents import encode_json, image_document, push_config
+from fs.registry.mediatypes import OCI_MANIFEST
 from fs.registry.platform import default_platform
 from fs.registry.store import ImageWriter, StoreOptions, open_writer
 from nydusify.blobs.layer_blob import Blob
@@ -201,18 +201,6 @@ def _publish(
         "config": {},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     }
-    raw_config = _json(config)
-    described = describe(raw_config, OCI_CONFIG)
-    writer.push_blob(described, raw_config)
     layers.append(bootstrap.descriptor)
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": described.to_json(),
-        "layers": [layer.to_json() for layer in layers],
-    }
-    return writer.push_manifest(_json(manifest), OCI_MANIFEST, tag=True)
-
-
-def _json(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    document = image_document(push_config(writer, config), layers, {})
+    return writer.push_manifest(encode_json(document), OCI_MANIFEST, tag=True)

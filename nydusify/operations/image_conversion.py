@@ -27,7 +27,7 @@ from fs.registry.descriptor import Descriptor
 from fs.tar.paths import clean
 from nydusify.blobs.chunk_dictionary import ChunkDictionary
 from nydusify.blobs.data_order import DataOrder
-from nydusify.blobs.known_blobs import KnownBlobs
+from nydusify.blobs.destination import Destination, blob_layer
 from nydusify.blobs.layer_blob import Blob
 from nydusify.blobs.sharing import News, Shared, Sharing
 from nydusify.blobs.stored_chunks import StoredChunks
@@ -39,13 +39,8 @@ from nydusify.layers.merge import apply
 from nydusify.layers.paths import lookup, resolve
 from nydusify.layers.sources import SourceImage, SourceLayer
 from nydusify.options import ConvertOptions
-from nydusify.outputs.publish import (
-    Destination,
-    Target,
-    blob_layer,
-    make_bootstrap_layer,
-    publish,
-)
+from nydusify.outputs.known_blobs import KnownBlobs
+from nydusify.outputs.publish import Target, make_bootstrap_layer, publish
 from nydusify.report import LayerFigures, Progress, Report
 from nydusify.startup.placement import copy_chunks, placement, point_to
 from nydusify.startup.unpublished import BlobFiles, guessed, joined, told

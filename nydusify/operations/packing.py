@@ -17,7 +17,7 @@ from fs.format.blobtable import Digester
 from fs.format.errors import FormatError, NotFoundError, UsageError, local_errors
 from fs.format.writer import BootstrapOptions
 from fs.registry.store import StoreOptions
-from nydusify.blobs.known_blobs import opened_dictionary
+from nydusify.blobs.destination import blob_layer, stored_id
 from nydusify.blobs.layer_blob import Blob
 from nydusify.images.bootstraps import Stack
 from nydusify.images.opened import ImagePlace, open_image
@@ -25,9 +25,9 @@ from nydusify.layers.sources import open_source
 from nydusify.operations.image_conversion import convert_layers, prefetched
 from nydusify.operations.upper_conversion import convert_upper
 from nydusify.options import ConvertOptions
-from nydusify.outputs.publish import blob_layer, stored_id
-from nydusify.outputs.whole_file import new_file
+from nydusify.outputs.known_blobs import opened_dictionary
 from nydusify.report import Progress
+from nydusify.whole_file import new_file
 from nydusify.workplace import workplace
 
 

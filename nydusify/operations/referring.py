@@ -21,6 +21,7 @@ from fs.format.errors import UsageError, local_errors
 from fs.registry.copying import copy_blob
 from fs.registry.descriptor import Descriptor
 from fs.registry.store import ImageReader
+from nydusify.blobs.destination import Destination
 from nydusify.layers.converted_layer import ConvertedLayer
 from nydusify.layers.layer_queue import Turn
 from nydusify.layers.sources import SourceImage, SourceLayer
@@ -32,7 +33,7 @@ from nydusify.operations.image_conversion import (
     write_bootstrap_file,
 )
 from nydusify.options import ConvertOptions
-from nydusify.outputs.publish import Destination, Target, make_bootstrap_layer
+from nydusify.outputs.publish import Target, make_bootstrap_layer
 from nydusify.references.contents_table import Unusable
 from nydusify.references.listed_layer import ListedLayer
 from nydusify.references.reference_blob import ReferenceOptions

@@ -26,12 +26,12 @@ from fs.format.errors import FormatError, UsageError
 from fs.image.contents import Contents
 from fs.registry.store import Image, StoreOptions, open_writer
 from nydusify.images.opened import ImagePlace, open_image
+from nydusify.images.touched import touched_files
 from nydusify.layers.entries import TreeEntries, paths
 from nydusify.operations.conversion import convert
 from nydusify.options import ConvertOptions
 from nydusify.outputs.plain import make_layer, publish_plain
 from nydusify.report import Progress, Report
-from nydusify.startup.touched import touched_files
 from nydusify.workplace import workplace
 
 #: Patterns of what is kept though nobody read it; a directory stands for all below it.

@@ -15,8 +15,8 @@ from nydusify.images.opened import ImagePlace, open_image
 from nydusify.layers.entries import TreeEntries
 from nydusify.outputs.directory import DirectoryWriter
 from nydusify.outputs.tarball import TarWriter
-from nydusify.outputs.whole_file import new_file
 from nydusify.report import Progress
+from nydusify.whole_file import new_file
 from nydusify.workplace import workplace
 
 

@@ -22,8 +22,8 @@ from fs.image.contents import Contents
 from nydusify.images.bootstraps import inodes
 from nydusify.images.opened import ImagePlace, OpenedImage, open_image
 from nydusify.outputs.verity import Verity, append_hash_tree
-from nydusify.outputs.whole_file import new_file
 from nydusify.report import Progress
+from nydusify.whole_file import new_file
 from nydusify.workplace import workplace
 
 _BLOCK = 4096

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -11,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import zstandard
 
 from fs.format.errors import local_errors
-from fs.registry.descriptor import Descriptor, describe
+from fs.registry.descriptor import Descriptor
+from fs.registry.documents import encode_json, image_document, push_config, with_layers
 from fs.registry.mediatypes import (
-    OCI_CONFIG,
     OCI_LAYER,
     OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD,
@@ -125,24 +124,11 @@ def publish_plain(
         if layer.path is not None:
             progress.step("pushing layer", layer.descriptor.size)
             writer.push_blob(layer.descriptor, layer.path, progress.advance)
-    raw_config = _json(
-        {
-            **{key: value for key, value in config.items() if key not in ("history", "rootfs")},
-            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in there]},
-            "history": _history(config, layers, created_by),
-        }
-    )
-    described = describe(raw_config, OCI_CONFIG)
-    writer.push_blob(described, raw_config)
-    document: dict[str, Any] = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": described.to_json(),
-        "layers": [layer.descriptor.to_json() for layer in there],
-    }
-    if annotations:
-        document["annotations"] = dict(annotations)
-    raw = _json(document)
+    diff_ids = [layer.diff_id for layer in there]
+    history = _history(config, layers, created_by)
+    described = push_config(writer, with_layers(config, diff_ids, history))
+    descriptors = [layer.descriptor for layer in there]
+    raw = encode_json(image_document(described, descriptors, annotations))
     manifest = writer.push_manifest(raw, OCI_MANIFEST, tag=True)
     size = sum(layer.descriptor.size for layer in there)
     return manifest, len(raw) + described.size + size
@@ -166,7 +152,3 @@ def _history(
     if isinstance(config.get("created"), str):
         own = {"created": config["created"], **own}
     return entries + [own for layer in layers if layer and (layer.is_own or not fits)]
-
-
-def _json(document: object) -> bytes:
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()

@@ -10,22 +10,18 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from fs.format.blobtable import STARTUP_FEATURES, BlobFeature
 from fs.format.errors import local_errors
-from fs.registry.descriptor import Descriptor, describe
+from fs.registry.descriptor import Descriptor
+from fs.registry.documents import encode_json, image_document, push_config, with_layers
 from fs.registry.manifest import (
-    NYDUS_BLOB_ANNOTATION,
     NYDUS_BOOTSTRAP_ANNOTATION,
     NYDUS_FS_VERSION_ANNOTATION,
-    NYDUS_REFERENCE_ANNOTATION,
-    NYDUS_STARTUP_ANNOTATION,
     UNCOMPRESSED_ANNOTATION,
 )
 from fs.registry.mediatypes import (
@@ -33,20 +29,16 @@ from fs.registry.mediatypes import (
     DOCKER_LAYER_GZIP,
     DOCKER_MANIFEST,
     NYDUS_ARTIFACT,
-    NYDUS_BLOB,
     NYDUS_CONFIG,
     OCI_CONFIG,
     OCI_LAYER_GZIP,
     OCI_MANIFEST,
 )
-from fs.registry.store import ImageWriter
+from nydusify.blobs.destination import Destination, blob_layer, push_blob
 from nydusify.blobs.layer_blob import Blob
 from nydusify.layers.sources import SourceImage
 from nydusify.options import TargetForm
 from nydusify.report import Progress
-
-if TYPE_CHECKING:
-    from fs.backend.storage import BlobStorage
 
 _REFERENCE_BLOBS_ANNOTATION = "containerd.io/snapshot/nydus-reference-blob-ids"
 _FS_VERSION = "6"
@@ -75,20 +67,6 @@ class Target(NamedTuple):
     bootstrap: BootstrapLayer
     known: Sequence[Blob] = ()
     copies: Blob | None = None
-
-
-class Destination(NamedTuple):
-    """Where it goes, and as what. Blobs go to `storage`, if there is one.
-
-    Without `tag`, the manifest is pushed by digest. `in_registry`: the
-    writer's place is one, so blobs take a while, and one too many is cleared away there.
-    """
-
-    writer: ImageWriter
-    form: TargetForm
-    storage: BlobStorage | None = None
-    tag: bool = True
-    in_registry: bool = False
 
 
 def make_bootstrap_layer(bootstrap: Path, blobs: Sequence[Blob], path: Path) -> BootstrapLayer:
@@ -133,22 +111,11 @@ def publish(target: Target, destination: Destination, progress: Progress) -> tup
     layers = [bootstrap] if destination.storage else [*layers, bootstrap]
     progress.step("pushing bootstrap", bootstrap.size)
     writer.push_blob(bootstrap, target.bootstrap.path, progress.advance)
-    raw_config = encode_json(_config(target, layers))
-    config = describe(raw_config, _config_type(form))
-    writer.push_blob(config, raw_config)
-    media_type = DOCKER_MANIFEST if form.docker else OCI_MANIFEST
-    raw_manifest = encode_json(_manifest(target, form, config, layers))
-    manifest = writer.push_manifest(raw_manifest, media_type, tag=destination.tag)
+    config = push_config(writer, _config(target, layers), _config_type(form))
+    document = _manifest(target, form, config, layers)
+    raw_manifest = encode_json(document)
+    manifest = writer.push_manifest(raw_manifest, document["mediaType"], tag=destination.tag)
     return manifest, len(raw_manifest) + config.size + bootstrap.size + size
-
-
-def push_blob(blob: Blob, layer: Descriptor, destination: Destination, progress: Progress) -> None:
-    """Have a blob at the destination, unless it is there."""
-    storage = destination.storage
-    if storage is None:
-        destination.writer.push_blob(layer, blob.path, progress.advance)
-    elif destination.form.force_push or not storage.has(blob.record.blob_id, layer.size):
-        storage.push(blob.record.blob_id, blob.path, progress.advance)
 
 
 def _config_type(form: TargetForm) -> str:
@@ -162,39 +129,16 @@ def _typed(bootstrap: Descriptor, form: TargetForm) -> Descriptor:
     return replace(bootstrap, media_type=DOCKER_LAYER_GZIP) if form.docker else bootstrap
 
 
-def blob_layer(blob: Blob) -> Descriptor:
-    record = blob.record
-    annotations = {NYDUS_BLOB_ANNOTATION: "true"}
-    if record.features & STARTUP_FEATURES:
-        annotations[NYDUS_STARTUP_ANNOTATION] = "true"
-    if record.features & BlobFeature.SEPARATE:  # only its metadata is ours
-        annotations[NYDUS_REFERENCE_ANNOTATION] = f"sha256:{record.blob_id}"
-        metadata = f"sha256:{record.meta_digest.hex()}"
-        return Descriptor(NYDUS_BLOB, metadata, record.meta_size, annotations)
-    return Descriptor(NYDUS_BLOB, f"sha256:{record.blob_id}", record.compressed_size, annotations)
-
-
-def stored_id(blob: Blob) -> str:
-    """The SHA-256 of the blob's file, which of a reference is not that of the layer."""
-    return blob_layer(blob).digest.removeprefix("sha256:")
-
-
 def _manifest(
     target: Target, form: TargetForm, config: Descriptor, layers: Sequence[Descriptor]
 ) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "schemaVersion": 2,
-        "mediaType": DOCKER_MANIFEST if form.docker else OCI_MANIFEST,
-        "config": config.to_json(),
-        "layers": [layer.to_json() for layer in layers],
-    }
+    more: dict[str, object] = {}
     if form.referring and target.source.stored:
         subject = target.source.stored.descriptor
-        document["artifactType"] = NYDUS_ARTIFACT
-        document["subject"] = Descriptor(subject.media_type, subject.digest, subject.size).to_json()
-    if target.source.annotations:
-        document["annotations"] = dict(target.source.annotations)
-    return document
+        more["artifactType"] = NYDUS_ARTIFACT
+        more["subject"] = Descriptor(subject.media_type, subject.digest, subject.size).to_json()
+    media_type = DOCKER_MANIFEST if form.docker else OCI_MANIFEST
+    return image_document(config, layers, target.source.annotations, media_type, **more)
 
 
 def _config(target: Target, layers: Sequence[Descriptor]) -> dict[str, Any]:
@@ -205,11 +149,8 @@ def _config(target: Target, layers: Sequence[Descriptor]) -> dict[str, Any]:
     kept = target.kept if len(layers) > 1 else [False] * len(target.kept)
     added = ["Nydus Chunk Dictionary"] * len(target.known)
     added += ["Nydus start-up blob"] * bool(target.copies)
-    return {
-        **{key: value for key, value in source.items() if key not in ("history", "rootfs")},
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        "history": _history(source, kept, added if len(layers) > 1 else []),
-    }
+    history = _history(source, kept, added if len(layers) > 1 else [])
+    return with_layers(source, diff_ids, history)
 
 
 def _history(
@@ -267,8 +208,3 @@ def _tar_header(name: str, mode: int, size: int | None) -> bytes:
     else:
         member.size = size
     return member.tobuf(tarfile.GNU_FORMAT)
-
-
-def encode_json(document: object) -> bytes:
-    """The same bytes for the same document."""
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fs.format.errors import UsageError, local_errors
 from fs.registry.copying import copy_blob, referred_layers
-from fs.registry.descriptor import Descriptor, describe
-from fs.registry.manifest import (
-    find_bootstrap_layer,
-)
-from fs.registry.mediatypes import OCI_CONFIG, OCI_MANIFEST
+from fs.registry.descriptor import Descriptor
+from fs.registry.documents import encode_json, image_document, push_config, with_layers
+from fs.registry.manifest import find_bootstrap_layer
+from fs.registry.mediatypes import OCI_MANIFEST
 from fs.registry.store import Image, ImageWriter
+from nydusify.blobs.destination import blob_layer
 from nydusify.blobs.layer_blob import Blob
 from nydusify.images.bootstraps import Stack
 from nydusify.images.opened import OpenedImage
-from nydusify.outputs.publish import BootstrapLayer, blob_layer, make_bootstrap_layer
+from nydusify.outputs.publish import BootstrapLayer, make_bootstrap_layer
 from nydusify.report import Progress
 
 
@@ -55,14 +55,8 @@ def republish(
     bootstrap = _bootstrap_layer(opened, stack, files, work)
     if annotations:
         told = {**bootstrap.descriptor.annotations, **annotations}
-        bootstrap = bootstrap._replace(
-            descriptor=Descriptor(
-                bootstrap.descriptor.media_type,
-                bootstrap.descriptor.digest,
-                bootstrap.descriptor.size,
-                told,
-            )
-        )
+        descriptor = replace(bootstrap.descriptor, annotations=told)
+        bootstrap = bootstrap._replace(descriptor=descriptor)
     layers = []
     pushed = bootstrap.descriptor.size
     for record in stack.blobs:
@@ -81,11 +75,12 @@ def republish(
             continue
         layers.append(layer)
     writer.push_blob(bootstrap.descriptor, bootstrap.path)
-    raw_config = _json(_config(image, config or image.config.document, layers, bootstrap, comment))
-    described = describe(raw_config, OCI_CONFIG)
-    writer.push_blob(described, raw_config)
+    source = config or image.config.document
+    diff_ids = [*(layer.digest for layer in layers), bootstrap.diff_id]
+    history = _history(image, source, layers, comment)
+    described = push_config(writer, with_layers(source, diff_ids, history))
     layers.append(bootstrap.descriptor)
-    raw = _json(_manifest(image, described, layers))
+    raw = encode_json(image_document(described, layers, image.manifest.annotations))
     manifest = writer.push_manifest(raw, OCI_MANIFEST, tag=True)
     size = len(raw) + described.size + sum(layer.size for layer in layers)
     return Republished(manifest, size, pushed + described.size + len(raw))
@@ -107,33 +102,6 @@ def _bootstrap_layer(
     return make_bootstrap_layer(path, blobs, work / "new.tar.gz")
 
 
-def _manifest(image: Image, config: Descriptor, layers: Sequence[Descriptor]) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": config.to_json(),
-        "layers": [layer.to_json() for layer in layers],
-    }
-    if image.manifest.annotations:
-        document["annotations"] = dict(image.manifest.annotations)
-    return document
-
-
-def _config(
-    image: Image,
-    source: Mapping[str, Any],
-    layers: Sequence[Descriptor],
-    bootstrap: BootstrapLayer,
-    comment: str,
-) -> dict[str, Any]:
-    diff_ids = [*(layer.digest for layer in layers), bootstrap.diff_id]
-    return {
-        **{key: value for key, value in source.items() if key not in ("history", "rootfs")},
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        "history": _history(image, source, layers, comment),
-    }
-
-
 def _history(
     image: Image, source: Mapping[str, Any], layers: Sequence[Descriptor], comment: str
 ) -> list[dict[str, Any]]:
@@ -153,7 +121,3 @@ def _history(
             entry["empty_layer"] = True
     at = entries.index(filled[-1])
     return [*entries[:at], *own, *entries[at:]]
-
-
-def _json(document: object) -> bytes:
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()

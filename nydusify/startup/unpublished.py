@@ -13,13 +13,13 @@ from fs.backend.image import ImageBackend
 from fs.format.errors import VerifyError, local_errors
 from fs.format.tree import Chunk, Node
 from fs.registry.config import parse_config
+from fs.registry.documents import encode_json
 from fs.registry.store import open_reader
 from fs.tar.paths import clean
 from nydusify.blobs.layer_blob import Blob
 from nydusify.blobs.stored_chunks import StoredChunks
 from nydusify.layers.paths import lookup
 from nydusify.options import ConvertOptions
-from nydusify.outputs.publish import encode_json
 from nydusify.startup.converted_tree import ConvertedTree, chunks_of
 from nydusify.startup.files import ImageFiles
 from nydusify.startup.guess import guess

@@ -16,9 +16,9 @@ from fs.format.blobtable import BlobRecord
 from fs.format.errors import UsageError, local_errors
 from fs.registry.copying import copy_blob
 from nydusify.blobs.chunk_dictionary import ChunkDictionary
+from nydusify.blobs.destination import Destination, blob_layer, push_blob
 from nydusify.blobs.layer_blob import Blob
 from nydusify.options import ConvertOptions
-from nydusify.outputs.publish import Destination, blob_layer, push_blob
 from nydusify.report import Progress
 
 if TYPE_CHECKING:
