@@ -73,6 +73,16 @@ def seconds(text: str) -> float:
     return number
 
 
+def absolute_source(source: str) -> str:
+    """What an image is mounted from, for a daemon that need not share our directory."""
+    if os.path.isfile(source):
+        return os.path.abspath(source)
+    for kind in ("oci:", "oci-archive:", "docker-archive:"):
+        if source.startswith(kind) and source != kind:
+            return kind + os.path.abspath(source.removeprefix(kind))
+    return source
+
+
 def add_cache_arguments(mount: argparse.ArgumentParser) -> None:
     """Where fetched data is kept, and how much of it."""
     mount.add_argument("--cache-dir", metavar="DIR", help="where fetched data is kept")

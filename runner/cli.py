@@ -176,9 +176,12 @@ def _main(words: list[str]) -> int:
         top.print_help(sys.stderr)
         return 2
     if arguments.verb == "run":
+        from fs.commandline import absolute_source
         from fs.daemon.launch import expect
         from runner.options import mount_options
 
+        if not arguments.rootfs:
+            arguments.image = absolute_source(arguments.image)
         # While the daemon asks for the image, the rest of this program is imported.
         source, options = arguments.image, mount_options(arguments)
         arguments.token = "" if arguments.rootfs else expect(source, options)

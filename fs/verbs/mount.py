@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 
+from fs.commandline import absolute_source
 from fs.daemon.launch import Mounted, MountOptions, mount
 from fs.daemon.mountpoints import checked_mountpoint
 from fs.daemon.order import Order, relevant
@@ -14,7 +15,7 @@ from fs.format.errors import UsageError
 
 def run(arguments: argparse.Namespace) -> int:
     options = _options(arguments)
-    source = _absolute(arguments.source)
+    source = absolute_source(arguments.source)
     if arguments.foreground:
         _serve(source, arguments, options)
     else:
@@ -55,16 +56,6 @@ def _options(arguments: argparse.Namespace) -> MountOptions:
 
 def _path(path: str | None) -> str | None:
     return None if path is None else os.path.abspath(path)
-
-
-def _absolute(source: str) -> str:
-    """A source in the file system does not depend on the working directory either."""
-    if os.path.isfile(source):
-        return os.path.abspath(source)
-    for kind in ("oci:", "oci-archive:", "docker-archive:"):
-        if source.startswith(kind) and source != kind:
-            return kind + os.path.abspath(source.removeprefix(kind))
-    return source
 
 
 def _serve(source: str, arguments: argparse.Namespace, options: MountOptions) -> None:

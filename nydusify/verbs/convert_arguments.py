@@ -11,18 +11,26 @@ from nydusify.verbs.words import add_access_arguments, add_batch_size
 
 EXAMPLES = """\
 examples:
-  places      nydusify convert --source registry.example.com/app:1 --target-suffix -nydus
-              nydusify convert --source-archive saved.tar --target oci:layout:app
-              nydusify convert --source containerd:registry.example.com/app:1 --target …
-  platforms   nydusify convert --source … --target … --all-platforms --merge-platform
-  format      nydusify convert --source … --target … --compressor none --chunk-size 64KiB
-              nydusify convert --source … --target … --chunk-dict registry.example.com/dict:1
-  start-up    nydusify convert --source … --target … --prefetch-patterns /usr/bin/app /etc/app
-  backend     nydusify convert --source … --target … --backend-type localfs
-                  --backend-config '{"dir": "/srv/blobs"}'
-  caches      nydusify convert --source … --target … --build-cache registry.example.com/cache:app
-  registries  nydusify convert --source … --target … --auth-file login.json --ca-file ca.pem
-  reverse     nydusify convert --reverse --source registry.example.com/app:nydus --target oci:app
+  nydusify convert --source registry.example.com/app:1 --target-suffix -nydus
+  nydusify convert --source-archive saved.tar --target oci:images:app
+  nydusify convert --source containerd:registry.example.com/app:1 --target oci:images:app
+  nydusify convert --source private.example.com/app:1 --target oci:images:app \\
+    --auth-file login.json --ca-file ca.pem
+  nydusify convert --source registry.example.com/app:1 --target registry.example.com/app:both \\
+    --all-platforms --merge-platform
+  nydusify convert --source registry.example.com/app:1 --target registry.example.com/app:lazy \\
+    --oci-ref
+  nydusify convert --source oci:images:1 --target oci:images:raw \\
+    --compressor none --chunk-size 64KiB
+  nydusify convert --source oci:images:1 --target oci:images:small \\
+    --chunk-dict registry.example.com/dict:1
+  nydusify convert --source oci:images:1 --target oci:images:quick \\
+    --prefetch-patterns /usr/bin/app /etc/app
+  nydusify convert --source oci:images:1 --target oci:images:split \\
+    --backend-type localfs --backend-config '{"dir": "/srv/blobs"}'
+  nydusify convert --source oci:images:1 --target registry.example.com/app:again \\
+    --build-cache registry.example.com/cache:app
+  nydusify convert --reverse --source registry.example.com/app:nydus --target oci:images:plain
 """
 
 

@@ -5,7 +5,7 @@ layers and of overlayfs are applied; blobs of which nothing is left are dropped.
 
 example:
   nydusify merge --bootstrap merged.boot layer1.boot layer2.boot
-  nydusify merge --blob-dir images/ images/9e50ae5a… images/903c6256…
+  nydusify merge --blob-dir images/ layer1.boot layer2.boot
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ is copied to a blob of its own; all other blobs stay as they are.
 
 examples:
   nydusify optimize --source reg.example.com/app:nydus --target reg.example.com/app:fast \\
-      --record --ready-port 80
+    --record --ready-port 80
   nydusify optimize --source oci:images:nydus --target oci:images:fast --trace app.trace
   nydusify optimize --source oci:images:gcc --target oci:images:fast --guess -- gcc -o /a /a.c
 """

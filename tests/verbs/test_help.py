@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 
 import pytest
 
 from nydusify.cli import COMMANDS, _joined, main, parser
+from tests.parts.printed import printed_examples
 
 NAMES = [command.name for command in COMMANDS]
 
@@ -19,9 +19,9 @@ def test_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: nydusify {name}")
-    section = text[text.index("\nexample") :].partition("\n\n")[0]
-    examples = re.sub(r"(?: \\)?\n {4,}--", " --", section)
-    lines = re.findall(r"^ +(?:[a-z-]+ +)?(nydusify [a-z].*)$", examples, re.MULTILINE)
-    assert lines, "no example"
-    for line in lines:
-        parser().parse_args(_joined(shlex.split(line, comments=True)[1:]))
+    lines = [shlex.split(line) for line in printed_examples(text)]
+    own = [words[1:] for words in lines if words[0] == "nydusify"]
+    assert own, "no example"
+    for words in own:
+        assert {words[0], name} in ({name}, {"pack", "build"})
+        parser().parse_args(_joined(words))
