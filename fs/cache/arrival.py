@@ -86,7 +86,7 @@ class Arriving:
     ) -> None:
         self.base = base
         self._table = table
-        self._arrival = arrival
+        self.arrival = arrival
         self._wanted = {table.piece_of(row) for row in wanted}
         self._pieces = sorted(plan.by_piece(table, rows), key=self._end)
         self._ends = [self._end(piece) for piece in self._pieces]
@@ -100,13 +100,13 @@ class Arriving:
     async def __anext__(self) -> tuple[list[int], memoryview]:
         """Rows, and the bytes from `base` on that hold them."""
         while True:
-            body = self._arrival.come()
+            body = self.arrival.come()
             self._look(len(body))
             if self._first or self._others:
                 return self._portion(self._first or self._others), body
-            if self._seen == len(self._pieces) or self._arrival.ended:
+            if self._seen == len(self._pieces) or self.arrival.ended:
                 raise StopAsyncIteration
-            await self._arrival.more()
+            await self.arrival.more()
 
     def _look(self, size: int) -> None:
         there = bisect_right(self._ends, size, lo=self._seen)

@@ -4,35 +4,32 @@ Reads are in the decoded blob's own offsets, so one cache serves files of a
 tree and the flat device of an in-kernel file system alike. No byte leaves
 unless its chunk had the digest of the chunk table when it entered.
 
-A missing chunk is fetched once however many readers wait for it: the flight
-lives in the cache's nursery, so a reader that is cancelled takes nothing from
-the others. Shared state and the awaits that matter: docs/concurrency.md.
+A missing chunk is fetched once however many readers wait for it (`transfers.py`).
+Shared state and the awaits that matter: docs/concurrency.md.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 import trio
 
 from fs.cache import plan
-from fs.cache.arrival import Arrival, Arriving
 from fs.cache.fetch import Fetching, Urgency
 from fs.cache.files import BlobFiles
-from fs.cache.flight import Flight, Flights, landing
+from fs.cache.flight import Flights
 from fs.cache.gaps import BLOCK, SECTOR, Gaps
-from fs.cache.held import Held
 from fs.cache.index import ContentIndex
-from fs.cache.intake import Decoded, Intake
+from fs.cache.intake import Intake
 from fs.cache.neighbours import Neighbours
 from fs.cache.onward import STEPS, Onward
 from fs.cache.quota import Quota
+from fs.cache.stream import Leg, Stream
+from fs.cache.transfers import Transfers
 from fs.format.blobtable import BlobFeature, BlobRecord
 from fs.format.chunktable import ChunkTable
-from fs.format.errors import Failure, FormatError, StorageError, VerifyError
+from fs.format.errors import FormatError
 
 log = logging.getLogger(__name__)
 Data = bytes | bytearray | memoryview
@@ -71,14 +68,11 @@ class BlobCache:
         self._files = files
         self._nursery = nursery
         self._neighbours = Neighbours(table, amplify)
-        self._intake = Intake(blob, table, digester, files, index, quota)
-        self._quota = quota
         self._gaps = Gaps(table, blob.uncompressed_size)
-        self._flights: dict[int, Flight] = {}
-        self._all_flights = Flights() if flights is None else flights
-        self._held = Held()
         self._onward = Onward(table, STEPS if amplify else None)
-        self._decoders = trio.CapacityLimiter(os.cpu_count() or 1)
+        intake = Intake(blob, table, digester, files, index, quota)
+        known = Flights() if flights is None else flights
+        self._transfers = Transfers(blob, table, fetcher, files, intake, quota, known)
 
     async def read(self, offset: int, length: int, *, widen: bool = True) -> Data:
         """Bytes [offset, offset+length) of the decoded blob, all of them inside chunks.
@@ -177,7 +171,7 @@ class BlobCache:
 
     def missing(self, rows: Iterable[int]) -> list[int]:
         """Those of `rows` that are neither here nor on their way."""
-        return [row for row in rows if not self._has(row) and row not in self._flights]
+        return self._transfers.missing(rows)
 
     def ahead(self, start: int, end: int) -> None:
         """Begin to fetch missing chunks that start in [start, end), unless enough is under way."""
@@ -191,46 +185,38 @@ class BlobCache:
             self._onward.taken(rows)
 
     def _fetch_ahead(self, rows: range, size: int) -> bool:
-        if self._files is None or self._held or self._fetcher.is_busy(Urgency.AHEAD):
+        if self._files is None or self._transfers.held or self._fetcher.is_busy(Urgency.AHEAD):
             return False
+        flying = self._transfers
         absent = self.missing(rows)
-        suspects = [row for row in absent if self._is_suspect(row)]
+        suspects = [row for row in absent if flying.is_suspect(row)]
         if suspects:
-            self._nursery.start_soon(self._recheck, suspects, self._begin(suspects), Urgency.AHEAD)
+            begun = flying.begin(suspects)
+            self._nursery.start_soon(flying.recheck, suspects, begun, Urgency.AHEAD)
         for run in plan.requests(self.table, self.missing(absent), max(size, plan.MERGED)):
             if fresh := self.missing(run):
-                whole = self._completed(fresh)
-                self._nursery.start_soon(self._fly, fresh, whole, self._begin(whole), Urgency.AHEAD)
+                whole = flying.completed(fresh)
+                begun = flying.begin(whole)
+                self._nursery.start_soon(flying.fly, fresh, whole, begun, Urgency.AHEAD)
         return True
 
-    async def load(self, rows: Iterable[int], *, last: bool = True) -> None:
-        """Fetch what is missing of neighbouring `rows` by one request.
+    def stream(self, rows: Sequence[int]) -> Stream | None:
+        """For legs that bring neighbouring `rows` in their order; None: each has its request."""
+        return self._fetcher.stream(self.blob.blob_id, sum(plan.span(self.table, rows)))
+
+    async def load(self, rows: Iterable[int], *, last: bool = True, leg: Leg | None = None) -> None:
+        """Fetch what is missing of neighbouring `rows` by one request, or of that of the `leg`.
 
         `last`: after all that readers wait for. Raises the Failure of the first that did not come.
         """
         if last:
             await self._fetcher.turn()
-        if self._quota is not None and self._quota.full:
-            raise StorageError(f"blob {self.blob.blob_id}: the cache is at its limit")
-        absent = self.missing(rows)
-        suspects = [row for row in absent if self._is_suspect(row)]
-        whole = self._completed([row for row in absent if row not in suspects])
-        fresh, doubted = self._begin(whole), self._begin(suspects)
-        begun = fresh | doubted
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._recheck, suspects, doubted, Urgency.PREFETCH)
-            nursery.start_soon(self._fly, whole, whole, fresh, Urgency.PREFETCH)
-        for flight in begun.values():
-            if flight.error is not None:
-                raise flight.error
-        if not all(self._has(row) for row in begun):
-            raise StorageError(f"blob {self.blob.blob_id}: the cache takes no more")
+        await self._transfers.load(rows, leg)
 
     def adopt(self, files: BlobFiles, index: ContentIndex, flights: Flights) -> None:
         """Keep chunks in `files` from now on. Between two awaits: readers ask anew after each."""
-        self._files, self._all_flights = files, flights
-        self._intake.adopt(files, index)
-        self._held.clear()  # so that they come into the files
+        self._files = files
+        self._transfers.adopt(files, index, flights)
 
     def settle(self) -> None:
         """Make a blob that is whole durable and say so in its files. Blocking."""
@@ -248,8 +234,7 @@ class BlobCache:
         return {"chunks": len(self.table), "cached": self._files.count() if self._files else 0}
 
     async def idle(self) -> None:
-        while self._flights:
-            await next(iter(self._flights.values())).landed()
+        await self._transfers.idle()
 
     def close(self, *, lasting: bool = True) -> None:
         if self._files is not None:
@@ -272,25 +257,20 @@ class BlobCache:
 
     async def _obtain(self, missing: Sequence[int], *, widen: bool = True) -> dict[int, bytes]:
         """The chunks of `missing`, from flights under way, new ones, or memory."""
-        chunks = self._held.of(missing)
+        chunks = self._transfers.held.of(missing)
         absent = [row for row in missing if row not in chunks]
-        others = {row: flight for row in absent if (flight := self._flight_of_another(row))}
+        others = {row: flight for row in absent if (flight := self._transfers.of_another(row))}
         own = [row for row in absent if row not in others]
-        self._launch([row for row in own if row not in self._flights], widen=widen)
-        for row, flight in [(row, self._flights[row]) for row in own]:
+        self._launch([row for row in own if row not in self._transfers], widen=widen)
+        for row, flight in [(row, self._transfers[row]) for row in own]:
             chunks[row] = await flight.wait()
         for row, flight in others.items():
             data = await flight.wait_briefly()
             if data is None:  # but this image's own backend may have it
-                self._launch([row] if row not in self._flights else [])
-                data = await self._flights[row].wait()
+                self._launch([row] if row not in self._transfers else [])
+                data = await self._transfers[row].wait()
             chunks[row] = data
         return chunks
-
-    def _flight_of_another(self, row: int) -> Flight | None:
-        """What another image of the blob is fetching already, unless this one does too."""
-        there = self._all_flights.get(self.table.uncompressed_offsets[row])
-        return None if row in self._flights else there
 
     async def _assemble(self, rows: range, chunks: dict[int, bytes], start: int, end: int) -> Data:
         pieces: list[Data] = []
@@ -334,155 +314,17 @@ class BlobCache:
         """Start flights for `wanted`, each with the missing neighbours its request can carry."""
         if not wanted:
             return
-        suspects = [row for row in wanted if self._is_suspect(row)]
+        flying = self._transfers
+        suspects = [row for row in wanted if flying.is_suspect(row)]
         if suspects:
-            self._nursery.start_soon(self._recheck, suspects, self._begin(suspects))
-        absent = [row for row in wanted if row not in self._flights]
+            self._nursery.start_soon(flying.recheck, suspects, flying.begin(suspects))
+        absent = [row for row in wanted if row not in self._transfers]
         for run in plan.requests(self.table, absent, plan.MERGED):
-            fresh = [row for row in run if row not in self._flights]
+            fresh = [row for row in run if row not in self._transfers]
             if fresh:
                 whole: Sequence[int] = fresh
                 if widen:
-                    whole = self._neighbours.around(fresh, self._is_free, plan.GAP)
-                whole = self._completed(whole)
-                self._nursery.start_soon(self._fly, fresh, whole, self._begin(whole))
+                    whole = self._neighbours.around(fresh, flying.is_free, plan.GAP)
+                whole = flying.completed(whole)
+                self._nursery.start_soon(flying.fly, fresh, whole, flying.begin(whole))
                 self._go_onward(self._onward.missed(whole[0], whole[-1]))
-
-    def _begin(self, rows: Iterable[int]) -> dict[int, Flight]:
-        flights = {row: Flight() for row in rows}
-        self._flights.update(flights)
-        for row, flight in flights.items():
-            self._all_flights.setdefault(self.table.uncompressed_offsets[row], flight)
-        return flights
-
-    def _land(self, flights: dict[int, Flight], row: int, outcome: bytes | Failure) -> None:
-        flight = flights.pop(row)
-        del self._flights[row]
-        offset = self.table.uncompressed_offsets[row]
-        if self._all_flights.get(offset) is flight:
-            del self._all_flights[offset]
-        flight.land(outcome)
-
-    def _completed(self, rows: Sequence[int]) -> Sequence[int]:
-        return plan.completed(self.table, rows, self._is_free)
-
-    def _is_free(self, row: int) -> bool:
-        return not (self._has(row) or row in self._flights or self._is_suspect(row))
-
-    def _is_suspect(self, row: int) -> bool:
-        return self._files is not None and self._files.is_suspect(self.table.positions[row])
-
-    async def _recheck(
-        self,
-        rows: list[int],
-        flights: dict[int, Flight],
-        urgency: Urgency = Urgency.DEMAND,
-    ) -> None:
-        """Serve chunks of an unclean stop from disk if they still have their digests."""
-        with self._landing(flights):
-            for row in rows:
-                data = await trio.to_thread.run_sync(self._intake.recheck, row)
-                if data is not None:
-                    self._land(flights, row, data)
-            await self._fetch(list(flights), list(flights), flights, urgency)
-
-    async def _fly(
-        self,
-        wanted: Sequence[int],
-        whole: Sequence[int],
-        flights: dict[int, Flight],
-        urgency: Urgency = Urgency.DEMAND,
-    ) -> None:
-        """Bring the chunks of `whole` by one request, those of `wanted` first."""
-        with self._landing(flights):
-            if self._intake.may_copy():
-                for portion in plan.portions(self.table, whole):
-                    for decoded in await trio.to_thread.run_sync(
-                        self._intake.copy, portion, limiter=self._decoders
-                    ):
-                        self._enter(decoded, flights)
-            if len(flights) == len(whole):
-                await self._fetch(wanted, whole, flights, urgency)
-                return
-            for run in plan.requests(self.table, sorted(flights), plan.ANY_SIZE):
-                with self._landing({row: flights.pop(row) for row in run}) as left:
-                    first = [row for row in run if row in wanted]
-                    await self._fetch(first, run, left, urgency)
-
-    @contextmanager
-    def _landing(self, flights: dict[int, Flight]) -> Iterator[dict[int, Flight]]:
-        """No flight is left in the air: who waits gets the failure."""
-
-        def land(failure: Failure) -> None:
-            for row in list(flights):
-                self._land(flights, row, failure)
-
-        with landing(f"blob {self.blob.blob_id}", land):
-            yield flights
-
-    async def _fetch(
-        self,
-        wanted: Sequence[int],
-        whole: Sequence[int],
-        flights: dict[int, Flight],
-        urgency: Urgency,
-    ) -> None:
-        if not whole:
-            return
-        for row in whole:
-            self._intake.check(row)
-        base, size = plan.span(self.table, whole)
-        arrival = Arrival(size)
-        wrong: list[Decoded] = []
-        failure: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            arriving = Arriving(self.table, whole, wanted, base, arrival)
-            nursery.start_soon(self._take_in, arriving, flights, wrong)
-            try:
-                body = await self._fetcher.fetch(self.blob.blob_id, base, size, urgency, arrival)
-                arrival.end(body)
-            except Exception as error:  # raised below, in no group
-                failure = error
-            finally:
-                arrival.end()
-        if failure is not None:
-            pieces = plan.by_piece(self.table, whole)
-            if len(pieces) == 1 or not isinstance(failure, VerifyError):
-                raise failure
-            # The blob is cut short somewhere in this range: only what is cut is lost.
-            for piece in pieces:
-                left = [row for row in piece if row in flights]
-                with self._landing({row: flights.pop(row) for row in left}) as single:
-                    await self._fetch(left, left, single, urgency)
-            return
-        if wrong and self._fetcher.reject(self.blob.blob_id, base, size):
-            rows = sorted(decoded.row for decoded in wrong)
-            again = [row for row in rows if row in wanted]
-            await self._fetch(again, rows, flights, urgency)
-            return
-        for decoded in wrong:
-            self._enter(decoded, flights)
-
-    async def _take_in(
-        self, arriving: Arriving, flights: dict[int, Flight], wrong: list[Decoded]
-    ) -> None:
-        """Decode what arrives while the rest is still coming; what is `wrong` does not land."""
-        async for rows, body in arriving:
-            for decoded in await trio.to_thread.run_sync(
-                self._intake.decode, rows, arriving.base, body, limiter=self._decoders
-            ):
-                if isinstance(decoded.error, VerifyError):
-                    wrong.append(decoded)
-                else:
-                    self._enter(decoded, flights)
-
-    def _enter(self, decoded: Decoded, flights: dict[int, Flight]) -> None:
-        if decoded.data is None:
-            assert decoded.error is not None
-            self._land(flights, decoded.row, decoded.error)
-            return
-        if not decoded.stored:
-            self._held.keep(decoded.row, decoded.data)
-        if self._quota is not None:
-            self._quota.entered(len(decoded.data), stored=decoded.stored)
-        self._land(flights, decoded.row, decoded.data)

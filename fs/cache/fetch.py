@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Protocol
 
 import trio
 
 from fs.cache.arrival import Arrival
+from fs.cache.stream import Leg, Pieces, Stream
 from fs.cache.tally import Tally
 from fs.format.errors import UnreachableError
 from fs.registry.retry import RetryPolicy
@@ -43,9 +43,6 @@ class Urgency(Enum):
     """nobody"""
 
 
-Pieces = Callable[[str, int, int], Iterable[bytes]]
-
-
 class Ranges(Protocol):
     """The part of a backend that is used here; also `pieces`, of type `Pieces`, if it has that."""
 
@@ -64,7 +61,9 @@ class Fetching(Protocol):
         length: int,
         urgency: Urgency = Urgency.DEMAND,
         arrival: Arrival | None = None,
+        leg: Leg | None = None,
     ) -> bytes | bytearray: ...
+    def stream(self, blob: str, end: int) -> Stream | None: ...
     def reject(self, blob: str, offset: int, length: int) -> bool: ...
 
 
@@ -110,22 +109,30 @@ class Fetcher:
         length: int,
         urgency: Urgency = Urgency.DEMAND,
         arrival: Arrival | None = None,
+        leg: Leg | None = None,
     ) -> bytes | bytearray:
         """Exactly `length` bytes, unverified; raises what the backend raises.
 
-        `arrival` is told of them as they come, where the backend can.
+        `arrival` is told of them as they come, where the backend can. They are taken of the
+        `leg`'s stream when its turn comes.
         """
+        if leg is not None:
+            await leg.turn()
         if urgency is Urgency.PREFETCH:
-            return await self._patiently(blob, offset, length, urgency, arrival)
+            return await self._patiently(blob, offset, length, urgency, arrival, leg)
         if not self._demanded:
             self._no_demand = trio.Event()
         self._demanded += 1
         try:
-            return await self._patiently(blob, offset, length, urgency, arrival)
+            return await self._patiently(blob, offset, length, urgency, arrival, leg)
         finally:
             self._demanded -= 1
             if not self._demanded:
                 self._no_demand.set()
+
+    def stream(self, blob: str, end: int) -> Stream | None:
+        """A long range up to `end`, for several fetches; None where nothing comes in pieces."""
+        return None if self._pieces is None else Stream(self._pieces, blob, end)
 
     def reject(self, blob: str, offset: int, length: int) -> bool:
         """Say that the bytes of a fetch were wrong; whether another server would be asked now."""
@@ -133,14 +140,20 @@ class Fetcher:
         return rejecting is not None and bool(rejecting(blob, offset, length))
 
     async def _patiently(
-        self, blob: str, offset: int, length: int, urgency: Urgency, arrival: Arrival | None
+        self,
+        blob: str,
+        offset: int,
+        length: int,
+        urgency: Urgency,
+        arrival: Arrival | None,
+        leg: Leg | None,
     ) -> bytes | bytearray:
         begun = trio.current_time()
         attempt = 0
         while True:
             attempt += 1
             try:
-                data = await self._once(blob, offset, length, urgency, arrival)
+                data = await self._once(blob, offset, length, urgency, arrival, leg)
             except UnreachableError as error:
                 if self._outage_is_over_deadline() or self._is_over_deadline(begun):
                     raise
@@ -152,17 +165,26 @@ class Fetcher:
                 return data
 
     async def _once(
-        self, blob: str, offset: int, length: int, urgency: Urgency, arrival: Arrival | None
+        self,
+        blob: str,
+        offset: int,
+        length: int,
+        urgency: Urgency,
+        arrival: Arrival | None,
+        leg: Leg | None,
     ) -> bytes | bytearray:
         token = trio.lowlevel.current_trio_token()
 
         def receive() -> bytes | bytearray:
             if arrival is None or self._pieces is None:
                 return self._backend.read(blob, offset, length)
+            if leg is not None:
+                return arrival.receive(leg.stream.take(offset, length), token)
             return arrival.receive(self._pieces(blob, offset, length), token)
 
         async with self._limiters[urgency]:
-            self.requests += 1
+            further = leg is not None and leg.stream.continues(offset)
+            self.requests += not further
             begun, succeeded = trio.current_time(), False
             try:
                 data = await trio.to_thread.run_sync(
@@ -184,7 +206,9 @@ class Fetcher:
                     seconds * 1000,
                 )
                 unasked = urgency is Urgency.PREFETCH
-                self.tally.count(length, seconds, succeeded=succeeded, unasked=unasked)
+                self.tally.count(
+                    length, seconds, succeeded=succeeded, unasked=unasked, further=further
+                )
         self.bytes_fetched += len(data)
         return data
 

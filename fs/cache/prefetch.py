@@ -1,10 +1,12 @@
 """What is fetched before anybody asks: the image's own list first, then, if wanted, all the rest.
 
-What was made for the start comes first, then the list, in its order, by few large ranges.
-Both are what readers are about to wait for, so they come beside what readers wait for already.
-The rest comes blob by blob at a limited rate, by requests that are made only when no reader
-waits. It works until all is here, can be held and continued, and survives an outage as a
-state, not as an end: `resume` tries again. Nothing here runs by the clock but the limited rate.
+What was made for the start comes first, by one request a place however large it is, then the
+list, in its order, by few large ranges. Of a large range only the next few MiB count as on their
+way: who reads further on asks by himself. Both are what readers are about to wait for, so they
+come beside what readers wait for already. The rest comes blob by blob at a limited rate, by
+requests that are made only when no reader waits. It works until all is here, can be held and
+continued, and survives an outage as a state, not as an end: `resume` tries again. Nothing here
+runs by the clock but the limited rate.
 """
 
 from __future__ import annotations
@@ -15,17 +17,21 @@ from typing import Any, NamedTuple, Protocol
 
 import trio
 
+from fs.cache import plan
 from fs.cache.blob import BlobCache
 from fs.cache.fetch import Urgency
-from fs.cache.plan import DECODED, adjoin, decoded_size, span
+from fs.cache.stream import Leg, Stream
 from fs.format.chunktable import ChunkTable
 from fs.format.errors import Failure, FormatError, UsageError, VerifyError
 
 log = logging.getLogger(__name__)
 
 MODES = ("table", "all", "none")
-#: One request (bytes, as stored).
+#: One request (bytes, as stored), but for what was made for the start.
 _REQUEST = 8 << 20
+#: What is fetched as one of a larger range (bytes), and how many are on their way.
+_LEG = 2 << 20
+_LEGS = 4
 #: Chunks nobody listed that are fetched along rather than by a second request (bytes).
 _GAP = 128 << 10
 _SMALLEST = 256 << 10
@@ -49,11 +55,24 @@ class Range(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes as stored of what is still to come."""
-        return span(self.cache.table, self.missing)[1]
+        return plan.span(self.cache.table, self.missing)[1]
 
     @property
     def missing(self) -> list[int]:
         return self.cache.missing(self.rows)
+
+
+class Part(NamedTuple):
+    """Of a range; `leg` if its bytes come with those of other parts."""
+
+    cache: BlobCache
+    rows: list[int]
+    leg: Leg | None
+
+    @property
+    def weight(self) -> int:
+        """Of `_LEGS`."""
+        return _LEGS // Urgency.PREFETCH.value if self.leg is None else 1
 
 
 class Prefetch:
@@ -117,7 +136,7 @@ class Prefetch:
         startup = [
             Range(cache, rows)
             for cache in await self._image.startup_blobs()
-            for rows in ranges(cache.table, range(len(cache.table)), _REQUEST)
+            for rows in ranges(cache.table, range(len(cache.table)))
         ]
         listed: list[Range] | Failure = []
         async with trio.open_nursery() as nursery:  # the list costs a look at every table
@@ -156,43 +175,74 @@ class Prefetch:
                 yield Range(cache, rows)
 
     async def _load(self, todo: Sequence[Range], *, last: bool = False) -> None:
-        """Two requests at a time, so that the link is not idle between one and the next.
+        """A few parts at a time, so that the link is not idle between one and the next.
 
-        `last`: at the limited rate, and after all that readers wait for.
+        `last`: at the limited rate, each range by itself, and after all that readers wait for.
         """
         self._chunks += sum(len(each.rows) for each in todo)
-        queue = iter(todo)
-        async with trio.open_nursery() as nursery:
-            for _ in range(Urgency.PREFETCH.value):
-                nursery.start_soon(self._load_from, queue, last)
+        streams: list[Stream] = []
+        room = trio.Semaphore(_LEGS)
+        try:
+            async with trio.open_nursery() as nursery:
+                for part in (Part(*each, None) for each in todo) if last else _parts(todo, streams):
+                    for _ in range(part.weight):
+                        await room.acquire()
+                    if part.leg is not None and not self._going.is_set():
+                        await part.leg.turn()
+                        part.leg.stream.cut()
+                    await self._going.wait()
+                    if last:
+                        await self._pace.wait(Range(part.cache, part.rows).size)
+                    if self._is_broken():
+                        break
+                    nursery.start_soon(self._load_part, part, last, room)
+        finally:
+            for stream in streams:
+                stream.cut()
+
+    async def _load_part(self, part: Part, last: bool, room: trio.Semaphore) -> None:
+        try:
+            await part.cache.load(part.rows, last=last, leg=part.leg)
+        except Failure as failure:
+            self._failure = failure
+        finally:
+            if part.leg is not None:
+                part.leg.end()
+        self._done += len(part.rows)
+        for _ in range(part.weight):
+            room.release()
+
+    def _is_broken(self) -> bool:
+        """A damaged chunk is passed over; any other failure would only meet the next one too."""
+        return self._failure is not None and not _is_local_to_a_chunk(self._failure)
 
     def _raise_failure(self) -> None:
-        """A damaged chunk is passed over; any other failure would only meet the next one too."""
-        if self._failure is not None and not _is_local_to_a_chunk(self._failure):
+        if self._failure is not None and self._is_broken():
             raise self._failure
 
-    async def _load_from(self, queue: Iterator[Range], last: bool) -> None:
-        for each in queue:
-            await self._going.wait()
-            if last:
-                await self._pace.wait(each.size)
-            if self._failure is not None and not _is_local_to_a_chunk(self._failure):
-                return
-            try:
-                await each.cache.load(each.rows, last=last)
-            except Failure as failure:
-                self._failure = failure
-            self._done += len(each.rows)
+
+def _parts(todo: Iterable[Range], streams: list[Stream]) -> Iterator[Part]:
+    """Ranges in their order, large ones leg by leg; `streams` are those that were begun."""
+    for cache, rows in todo:
+        parts = plan.requests(cache.table, rows, _LEG)
+        stream = cache.stream(rows) if len(parts) > 1 else None
+        if stream is None:
+            yield Part(cache, rows, None)
+            continue
+        streams.append(stream)
+        for part in parts:
+            yield Part(cache, part, stream.leg())
 
 
 def _is_local_to_a_chunk(failure: Failure) -> bool:
     return isinstance(failure, VerifyError | FormatError)
 
 
-def ranges(table: ChunkTable, wanted: Sequence[int], limit: int) -> list[list[int]]:
+def ranges(table: ChunkTable, wanted: Sequence[int], limit: int | None = None) -> list[list[int]]:
     """`wanted` rows as ranges of up to `limit` bytes, in the order in which the first is wanted.
 
-    Small gaps are filled with the rows that lie in them: they are paid for anyway.
+    None: of any size. Small gaps are filled with the rows that lie in them: they are paid for
+    anyway.
     """
     rank: dict[int, int] = {}
     for number, row in enumerate(wanted):
@@ -209,17 +259,18 @@ def ranges(table: ChunkTable, wanted: Sequence[int], limit: int) -> list[list[in
     return [rows for _, rows in found]
 
 
-def _continues(table: ChunkTable, rows: list[int], row: int, limit: int) -> bool:
+def _continues(table: ChunkTable, rows: list[int], row: int, limit: int | None) -> bool:
     """Whether `row` and what lies before it can join `rows`: stored behind them, and near."""
-    if not adjoin(table, rows[-1], row, _GAP):
+    if not plan.adjoin(table, rows[-1], row, _GAP):
         return False
     low, high = table.compressed_offsets[rows[-1]], table.compressed_offsets[row]
     for between in range(rows[-1] + 1, row):
         if not low <= table.compressed_offsets[between] <= high:
             return False
-    if decoded_size(table, rows[0], row) > DECODED:
-        return False
-    return span(table, (rows[0], row))[1] <= limit
+    if limit is None:
+        return True
+    decoded = plan.decoded_size(table, rows[0], row)
+    return decoded <= plan.DECODED and plan.span(table, (rows[0], row))[1] <= limit
 
 
 class _Pace:

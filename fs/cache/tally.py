@@ -1,6 +1,7 @@
 """What requests to a backend took and brought, sorted as nydusd sorts it.
 
-Counted once a request, which has just cost a journey through a network.
+Counted once a request, or once a leg of a long one, which has just cost a journey through a
+network.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ class Tally:
         self.prefetch_ended: float | None = None
         """By the clock on the wall."""
 
-    def count(self, size: int, seconds: float, *, succeeded: bool, unasked: bool) -> None:
-        """One request for `size` bytes has ended."""
-        self.reads += 1
+    def count(
+        self, size: int, seconds: float, *, succeeded: bool, unasked: bool, further: bool = False
+    ) -> None:
+        """One request for `size` bytes has ended, or brought so many `further` bytes."""
+        self.reads += not further
         if not succeeded:
             self.errors += 1
             return
@@ -51,15 +54,16 @@ class Tally:
         self.amount += size
         self.millis += millis
         self.millis_by_size[bucket] += millis
-        self.reads_by_size[bucket] += 1
-        self.reads_by_size_and_latency[bucket][_latency_bucket(millis)] += 1
+        if not further:
+            self.reads_by_size[bucket] += 1
+            self.reads_by_size_and_latency[bucket][_latency_bucket(millis)] += 1
         if unasked:
-            self._count_prefetch(size, seconds)
+            self._count_prefetch(size, seconds, further)
 
-    def _count_prefetch(self, size: int, seconds: float) -> None:
+    def _count_prefetch(self, size: int, seconds: float, further: bool) -> None:
         self.prefetch_ended = time.time()
         if self.prefetch_began is None:
             self.prefetch_began = self.prefetch_ended - seconds
-        self.prefetch_requests += 1
+        self.prefetch_requests += not further
         self.prefetch_amount += size
         self.prefetch_millis += seconds * 1000

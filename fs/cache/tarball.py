@@ -24,6 +24,7 @@ from fs.cache.fetch import Fetching, Urgency
 from fs.cache.files import BlobFiles
 from fs.cache.flight import Flight, landing
 from fs.cache.quota import Quota
+from fs.cache.stream import Leg, Stream
 from fs.format.blobtable import BlobRecord, Compressor
 from fs.format.chunkrow import ChunkRow
 from fs.format.chunktable import ChunkTable
@@ -102,6 +103,10 @@ class WholeFile:
     async def turn(self) -> None:
         await self._fetcher.turn()
 
+    def stream(self, blob: str, end: int) -> Stream | None:
+        """None: what comes is local."""
+        return None
+
     def reject(self, blob: str, offset: int, length: int) -> bool:
         """What was verified is right."""
         return False
@@ -113,6 +118,7 @@ class WholeFile:
         length: int,
         urgency: Urgency = Urgency.DEMAND,
         arrival: Arrival | None = None,
+        leg: Leg | None = None,
     ) -> bytes | bytearray:
         """Bytes of the file, once all of it is proven; so they come all at once."""
         for _ in range(_ATTEMPTS):
