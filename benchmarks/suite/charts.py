@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 
 from benchmarks.suite.crossover import EAGER, curve, share_where_eager_wins
 from benchmarks.suite.drawing import SETTINGS, WAYS, bars, finished_panels, panels, scale
-from benchmarks.suite.networks import NETWORKS
+from benchmarks.suite.medians import image_bytes, median, names
+from benchmarks.suite.networks import NETWORKS, charted
 from benchmarks.suite.plan import HEADLINE_MODES
 from benchmarks.suite.records import Records
-from benchmarks.suite.tables import image_bytes, median, names, source
+from benchmarks.suite.tables import source
 
 #: The headline's ways to start, the best of each kind that was measured.
 _HEADLINE = (("oci-containerd",), ("estargz-optimized", "estargz"), ("nydus-optimized", "nydus"))
-_HEADLINE_NETWORK = ("100mbit", "20mbit", "1gbit", "loopback")
 
 
 def draw_all(records: Records, directory: Path, kind: str = "svg") -> list[Path]:
@@ -46,7 +46,7 @@ def draw_all(records: Records, directory: Path, kind: str = "svg") -> list[Path]
 
 def headline(records: Records) -> Figure | None:
     """Seconds from nothing to ready, of each image that was started in all of these ways."""
-    network = _present(_HEADLINE_NETWORK, names(records, "network"))
+    network = charted(names(records, "network"))
     measured = names(records, "mode")
     modes = [mode for ways in _HEADLINE if (mode := _present(ways, measured))]
     if not network or not modes:
@@ -68,7 +68,7 @@ def headline(records: Records) -> Figure | None:
 
 def bytes_needed(records: Records) -> Figure | None:
     """Megabytes that had come when the program was ready."""
-    network = _present(_HEADLINE_NETWORK, names(records, "network"))
+    network = charted(names(records, "network"))
     if not network:
         return None
     modes = _shown(records)
@@ -109,7 +109,7 @@ def against_bandwidth(records: Records) -> Figure | None:
 
 def crossover(records: Records) -> Figure | None:
     """Seconds until a share of the image's files was read, in an order of no meaning."""
-    network = _present(_HEADLINE_NETWORK, names(records, "network"))
+    network = charted(names(records, "network"))
     if not network:
         return None
     scattered = {line["image"] for line in records.of("run", kind="scatter", network=network)}

@@ -58,7 +58,8 @@ def parser() -> argparse.ArgumentParser:
         "--reads",
         type=int,
         metavar="N",
-        help="times each tree is read through (default 2, quick 0)",
+        help="times each tree is read through, over other networks than the charts' only once "
+        "(default 2, quick 0)",
     )
     add("--json", type=Path, metavar="FILE",
         help="the record (default: bench.jsonl or bench-quick.jsonl in .cache/)")  # fmt: skip

@@ -8,7 +8,7 @@ rate, a forwarder (delay.c) the time on the way, which takes nothing off the rat
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +44,14 @@ NETWORKS = {
         Network("20mbit", 20, 80.0),
     )
 }
+
+
+#: Of these the first that was measured is what charts of a single network show.
+CHARTED = ("100mbit", "20mbit", "1gbit", "loopback")
+
+
+def charted(names: Collection[str]) -> str | None:
+    return next((name for name in CHARTED if name in names), None)
 
 
 class Reached(NamedTuple):

@@ -28,11 +28,20 @@ def order(what: Asked, seed: int) -> list[Key]:
 def test_every_run_has_its_turn_once() -> None:
     what = asked("oci-containerd", "nydus-fuse", "native")
     of_one = list(keys(what, what.subjects[0]))
-    assert len(of_one) == 2 * 4 * (5 + 2) + 5
+    assert len(of_one) == 2 * 4 * (5 + 1) + 2 * 1 + 5
     assert {key.network for key in of_one if key.mode == "native"} == {"loopback"}
     found = order(what, 1)
     assert len(found) == len(set(found)) == 2 * len(of_one)
     assert set(of_one) < set(found)
+
+
+def test_trees_are_read_most_where_it_is_drawn() -> None:
+    what = asked("nydus", reads=2)
+    read = [key for key in keys(what, what.subjects[0]) if key.kind != "start"]
+    assert {(key.kind, key.network, key.repeat) for key in read} == {
+        *((kind, "100mbit", repeat) for kind in ("read", "scatter") for repeat in range(2)),
+        *(("read", network, 0) for network in set(NETWORKS) - {"100mbit"}),
+    }
 
 
 def test_headline_of_all_images_comes_first() -> None:

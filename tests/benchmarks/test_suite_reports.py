@@ -9,10 +9,11 @@ import pytest
 
 from benchmarks.suite.compare import changes, markdown
 from benchmarks.suite.crossover import share_where_eager_wins
+from benchmarks.suite.medians import spread
 from benchmarks.suite.records import Records, load
 from benchmarks.suite.results import write_results
 from benchmarks.suite.tables import markdown as tables
-from benchmarks.suite.tables import source, spread
+from benchmarks.suite.tables import source
 from tests.benchmarks.measurement import HEAD, measurement, scattered
 
 
@@ -31,6 +32,23 @@ def test_table_has_medians_and_their_ratio() -> None:
     assert "| python | nydus | 2.0 | 60.0 | 1.20 |" in text
     assert "| python | plain | (busy) | 50.0 | 1.00 |" in text
     assert "commit abc" in text
+
+
+def test_ratios_to_others_come_first() -> None:
+    records = measurement([10.0], [2.0])
+    for mode, ready, size in (("nydus-optimized", 1.0, 3e6), ("estargz-optimized", 4.0, 2e6)):
+        records.add(
+            "run", kind="start", image="python", mode=mode, network="100mbit", repeat=0,
+            seconds={"ready": ready}, at_ready={"fetched_bytes": size, "requests": 5},
+        )  # fmt: skip
+    for mode, taken in (("nydus", 9.0), ("oci-containerd", 12.0)):
+        records.add(
+            "run", kind="read", image="python", mode=mode, network="100mbit", repeat=0,
+            seconds={"read": taken},
+        )  # fmt: skip
+    text = tables(records)
+    assert text.startswith("### Against others")
+    assert "| python | 100mbit | 0.25 | 0.50 | 1.50 | 0.10 | 5 | 0.75 |" in text
 
 
 def test_lazy_mode_that_fetched_everything_is_named() -> None:
