@@ -22,7 +22,10 @@ pytestmark = [pytest.mark.root, pytest.mark.fuse]
 READ = [name for name in KINDS if not name.startswith("encrypted")]
 #: Mounts cost time; what of reading does not depend on them is tried by `check` for all kinds.
 WAYS = [
-    *(("fuse", name) for name in ("v5", "v6-toc", "batch-64k", "tarfs", "zran", "external")),
+    *(
+        ("fuse", name)
+        for name in ("v5", "v6-toc", "v6-dictionary", "batch-64k", "tarfs", "zran", "external")
+    ),
     *(
         pytest.param("erofs", name, marks=pytest.mark.erofs)
         for name in ("v6-dictionary", "batch-lz4", "tarfs", "zran-64k")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,19 +164,33 @@ def test_an_ordinary_layer_may_have_files_of_those_names(tmp_path: Path) -> None
 
 
 def test_containerd_that_has_not_what_is_asked_for(
-    containerd: Containerd, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    containerd: Containerd,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     target = f"oci:{tmp_path}/out"
-    for name, code, words in [
-        ("example.test/none:a", NOT_FOUND, "no such image in the namespace default"),
-        ("", USAGE, "containerd: lacks a name"),
-        ("a b", USAGE, "no image can have that name"),
-    ]:
-        assert convert(containerd, f"containerd:{name}", target) == code
-        assert words in capsys.readouterr().err
-    nowhere = Containerd(tmp_path / "sock")
-    assert convert(nowhere, "containerd:example.test/x:plain", target) == UNREACHABLE
-    assert "no containerd at" in capsys.readouterr().err
+
+    def refused(of: Containerd, name: str, code: int, words: str) -> None:
+        assert convert(of, f"containerd:{name}", target) == code
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"nydusify: containerd:{name}"), line
+        assert words in line
+
+    refused(containerd, "example.test/none:a", NOT_FOUND, "no such image in the namespace default")
+    refused(containerd, "", USAGE, " lacks a name")
+    refused(containerd, "a b", USAGE, "no image can have that name")
+    name = "example.test/x:plain"
+    monkeypatch.setenv("CONTAINERD_NAMESPACE", "elsewhere")
+    refused(containerd, name, NOT_FOUND, "no such image in the namespace elsewhere")
+    monkeypatch.delenv("CONTAINERD_NAMESPACE")
+    refused(Containerd(tmp_path / "sock"), name, UNREACHABLE, f"no containerd at {tmp_path}/sock")
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "dead"))
+    refused(Containerd(tmp_path / "dead"), name, UNREACHABLE, "connection refused")
+    with monkeypatch.context() as without:
+        without.setenv("PATH", str(tmp_path))
+        refused(containerd, name, USAGE, "needs containerd's client, ctr")
     publish(f"oci:{tmp_path}/in:gone", [LayerTar().add("gone", data=b"gone").tar()])
     with tarfile.open(tmp_path / "in.tar", "w") as archive:
         archive.add(tmp_path / "in", ".")
@@ -183,8 +198,7 @@ def test_containerd_that_has_not_what_is_asked_for(
     containerd.ctr("image", "import", "--index-name", name, tmp_path / "in.tar")
     layer = open_reader(f"oci:{tmp_path}/in:gone").resolve().manifest.layers[0]
     containerd.ctr("content", "rm", layer.digest)
-    assert convert(containerd, f"containerd:{name}", target) == NOT_FOUND
-    assert "discarded after unpacking" in capsys.readouterr().err
+    refused(containerd, name, NOT_FOUND, "discarded after unpacking")
     assert not (tmp_path / "out").exists()
 
 
