@@ -16,6 +16,8 @@ Read = Callable[[int, int, int], bytes]
 
 _MAX_LINKS = 40
 _BUFFER = 4 << 10
+#: Paths of more names are followed without a look at what is known of those above.
+_DEEP = 64
 #: Of an image, and by one stream, at most so much is read: some may be made to be read for ever.
 _MOST = 1 << 30
 _MOST_OF_A_STREAM = 4 << 20
@@ -109,6 +111,14 @@ class ImageFiles:
 
     def _find_directory(self, path: str) -> tuple[str, dict[bytes, int]]:
         """Its real path, without a slash at the end, and its names; none if there is none."""
+        above, _, name = path.rpartition("/")
+        if above and name not in ("", ".", "..") and path.count("/") < _DEEP:
+            real, entries = self._place(above)
+            nid = entries.get(os.fsencode(name))
+            if nid is None:
+                return "", {}
+            if not stat.S_ISLNK(self._inode(nid).mode):
+                return f"{real}/{name}", self._entries(nid)
         found = self._walk(path)
         return (found.path.rstrip("/"), self._entries(found.nid)) if found else ("", {})
 

@@ -216,16 +216,16 @@ def _statements(source: str) -> Iterator[str]:
     inside = False  # of a block whose imports count
     lines = iter(source.splitlines())
     for line in lines:
+        indented = line[:1] in (" ", "\t")
+        if indented and not inside:  # most of all lines
+            continue
         bare = line.strip()
         if not bare or bare.startswith("#"):
             continue
-        indented = line[0] in " \t"
         if not indented:
             inside = bare.startswith(("try:", "if ", "with ", "else:")) and not _WRITTEN.search(
                 bare
             )
-        if indented and not inside:
-            continue
         if bare.startswith(("import ", "from ")):
             statement = bare.partition("#")[0].strip()
             while ("(" in statement and ")" not in statement) or statement.endswith("\\"):
