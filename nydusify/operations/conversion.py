@@ -31,7 +31,6 @@ from nydusify.blobs.destination import Destination
 from nydusify.layers.kept_layers import KeptLayers, opened_caches
 from nydusify.layers.sources import Selection, Source, SourceImage, open_sources
 from nydusify.operations.image_conversion import convert_image
-from nydusify.operations.referring import check_refer_options, refer_image
 from nydusify.options import ConvertOptions
 from nydusify.outputs.known_blobs import opened_dictionary
 from nydusify.report import IndexReport, Progress, Report, Silence
@@ -73,6 +72,8 @@ def convert(
         kept = KeptLayers(caches, destination, work, _once(writer.check), chunks)
         make = partial(convert_image, store=kept, known=known)
         if options.refer:
+            from nydusify.operations.referring import refer_image
+
             make = partial(refer_image, source.reader, store=kept)
         made = [
             make(image, destination, options, _place(work, number), progress)
@@ -130,6 +131,8 @@ def _check_places(options: ConvertOptions) -> None:
     if options.form.referring and options.form.docker:
         raise UsageError("--with-referrer: manifests of Docker's types have no subject")
     if options.refer:
+        from nydusify.operations.referring import check_refer_options
+
         check_refer_options(options)
 
 

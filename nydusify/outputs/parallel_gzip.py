@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
 from typing import Protocol
 
 _BLOCK = 1 << 20
@@ -27,7 +28,10 @@ class Sink(Protocol):
 
 
 class ParallelGzip:
-    """Write, then close. Memory holds a few blocks a thread."""
+    """Write, then close. Memory holds a few blocks a thread.
+
+    A context, which closes, or after an error abandons.
+    """
 
     def __init__(self, sink: Sink, threads: int | None = None) -> None:
         threads = threads or os.cpu_count() or 1
@@ -39,6 +43,20 @@ class ParallelGzip:
         self._window = b""
         self._crc = self._size = 0
         sink.write(_HEADER)
+
+    def __enter__(self) -> ParallelGzip:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
 
     def write(self, data: bytes) -> int:
         self._crc = zlib.crc32(data, self._crc)

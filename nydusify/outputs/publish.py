@@ -7,7 +7,6 @@ All of it is deterministic: no times, no names of machines.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import tarfile
@@ -38,11 +37,11 @@ from nydusify.blobs.destination import Destination, blob_layer, push_blob
 from nydusify.blobs.layer_blob import Blob
 from nydusify.layers.sources import SourceImage
 from nydusify.options import TargetForm
+from nydusify.outputs.parallel_gzip import ParallelGzip, Sink
 from nydusify.report import Progress
 
 _REFERENCE_BLOBS_ANNOTATION = "containerd.io/snapshot/nydus-reference-blob-ids"
 _FS_VERSION = "6"
-_GZIP_LEVEL = 6
 _PIECE = 1 << 20
 
 
@@ -73,7 +72,7 @@ def make_bootstrap_layer(bootstrap: Path, blobs: Sequence[Blob], path: Path) -> 
     """Write the tar.gz with the bootstrap and the chunk information of all blobs to `path`."""
     with local_errors(path), path.open("wb") as file:
         packed = _Hashing(file)
-        with gzip.GzipFile("", "wb", _GZIP_LEVEL, packed, mtime=0) as compressed:
+        with ParallelGzip(packed) as compressed:
             archive = _Hashing(compressed)
             archive.write(_tar_header("image", 0o755, None))
             with bootstrap.open("rb") as content:
@@ -175,18 +174,15 @@ def _history(
 class _Hashing:
     """Passes bytes on, and knows their digest and number."""
 
-    def __init__(self, sink: io.BufferedIOBase | gzip.GzipFile) -> None:
+    def __init__(self, sink: Sink) -> None:
         self.size = 0
         self._sink = sink
         self._hash = hashlib.sha256()
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes) -> None:
         self._hash.update(data)
         self.size += len(data)
-        return self._sink.write(data)
-
-    def flush(self) -> None:
-        self._sink.flush()
+        self._sink.write(data)
 
     def digest(self) -> str:
         return f"sha256:{self._hash.hexdigest()}"
