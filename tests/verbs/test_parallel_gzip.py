@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import io
 import subprocess
+from collections import deque
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -45,3 +47,16 @@ def test_readers_agree(size: int) -> None:
 def test_the_same_whatever_the_threads_and_pieces(sizes: list[int], threads: int) -> None:
     pieces = [text(size) for size in sizes]
     assert packed(pieces, threads) == packed([b"".join(pieces)], 1)
+
+
+def test_what_fails_midway_has_no_end() -> None:
+    sink = io.BytesIO()
+
+    def pieces() -> Iterator[bytes]:
+        yield text(5_000_000)
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError), ParallelGzip(sink, 2) as stream:
+        deque(map(stream.write, pieces()), 0)
+    with pytest.raises(EOFError):
+        gzip.decompress(sink.getvalue())
