@@ -218,9 +218,10 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         found = dict(rows(Images(Path(name)), programs))
     heads = [f"{each.name} {where}" for each in programs for where in ("directory", "registry")]
-    lines = [f"{'image':<{_COLUMN}}" + "".join(f"{head:<20}" for head in heads)]
+    width = max(map(len, heads)) + 2
+    lines = [f"{'image':<{_COLUMN}}" + "".join(f"{head:<{width}}" for head in heads)]
     lines += [
-        f"{kind:<{_COLUMN}}" + "".join(f"{each:<20}" for each in answers)
+        f"{kind:<{_COLUMN}}" + "".join(f"{each:<{width}}" for each in answers)
         for kind, answers in found.items()
     ]
     table = "\n".join(line.rstrip() for line in lines)
