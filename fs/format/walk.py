@@ -71,6 +71,17 @@ def walk(bootstrap: Bootstrap) -> Iterator[Visit]:
             yield Visit(directory, entry.name, inode)
 
 
+def paths(bootstrap: Bootstrap) -> Iterator[tuple[bytes, Inode]]:
+    """The same as paths, without a slash in front; that of the root is empty."""
+    directories: dict[int, bytes] = {}
+    for parent, name, inode in walk(bootstrap):
+        above = directories.get(parent, b"")
+        path = above + b"/" + name if above else name
+        if stat.S_ISDIR(inode.mode):
+            directories[inode.nid] = path
+        yield path, inode
+
+
 def load_tree(bootstrap: Bootstrap) -> Node:
     """The tree that `write_bootstrap` would take; hard links become one node.
 

@@ -28,7 +28,7 @@ import trio
 from fs.format.bootstrap import Bootstrap
 from fs.format.errors import Failure, FormatError, NotFoundError, StorageError
 from fs.format.tree import HOLE
-from fs.format.walk import walk
+from fs.format.walk import paths
 
 log = logging.getLogger(__name__)
 
@@ -295,22 +295,16 @@ class Paths:
 
     def __init__(self, bootstrap: Bootstrap) -> None:
         """Visits the whole tree."""
-        directories: dict[int, bytes] = {}
         self._files: dict[int, bytes] = {}
         self._starts: list[tuple[int, int, int, int]] = []
-        for visit in walk(bootstrap):
-            nid = visit.inode.nid
-            parent = directories.get(visit.parent, b"")
-            path = parent + b"/" + visit.name if visit.name else b""
-            if visit.inode.mode & 0o170000 == 0o040000:
-                directories[nid] = path
-            elif nid not in self._files:
-                self._files[nid] = path
-                self._place(bootstrap, nid, visit.inode.mode, visit.inode.size)
+        for path, inode in paths(bootstrap):
+            if not stat.S_ISDIR(inode.mode) and inode.nid not in self._files:
+                self._files[inode.nid] = b"/" + path
+                self._place(bootstrap, inode.nid, inode.mode, inode.size)
         self._starts.sort()
 
     def _place(self, bootstrap: Bootstrap, nid: int, mode: int, size: int) -> None:
-        if mode & 0o170000 != 0o100000:
+        if not stat.S_ISREG(mode):
             return
         for extent in bootstrap.extents(nid, 0, size):
             if extent.blob_index != HOLE:

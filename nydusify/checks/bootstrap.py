@@ -11,9 +11,10 @@ from fs.format.bootstrap import Bootstrap
 from fs.format.errors import FormatError, local_errors
 from fs.format.rafs6 import SuperFlag
 from fs.format.tree import Node
-from fs.format.walk import load_tree, walk
+from fs.format.walk import load_tree, paths, walk
 from fs.format.writer import BootstrapOptions, write_bootstrap
 from nydusify.checks.findings import Findings
+from nydusify.images.bootstraps import node_at
 
 _RULE = "bootstrap"
 
@@ -33,13 +34,11 @@ def check_bootstrap(bootstrap: Bootstrap, path: Path, findings: Findings) -> Non
         findings.notes.append("the bootstrap is not byte for byte as nydusify would write it")
 
 
-def _nids(bootstrap: Bootstrap) -> dict[int, tuple[bytes, ...]]:
+def _nids(bootstrap: Bootstrap) -> dict[int, bytes]:
     """A path of every inode."""
-    found: dict[int, tuple[bytes, ...]] = {}
-    for visit in walk(bootstrap):
-        if visit.inode.nid not in found:
-            name = (visit.name,) if visit.name else ()
-            found[visit.inode.nid] = found[visit.parent] + name if name else ()
+    found: dict[int, bytes] = {}
+    for path, inode in paths(bootstrap):
+        found.setdefault(inode.nid, path)
     return found
 
 
@@ -47,7 +46,7 @@ def _is_canonical(
     bootstrap: Bootstrap,
     root: Node,
     prefetch: Sequence[int],
-    paths: dict[int, tuple[bytes, ...]],
+    names: dict[int, bytes],
     path: Path,
 ) -> bool:
     """Whether writing what was read gives the same bytes: then no bit of it is without meaning."""
@@ -57,7 +56,7 @@ def _is_canonical(
         digester=bootstrap.digester,
         block_size=bootstrap.block_size,
         extra_flags=bootstrap.flags & SuperFlag.ENCRYPTION_NONE,  # said, or left out
-        prefetch=[_at(root, paths[nid]) for nid in prefetch],
+        prefetch=[node_at(root, names[nid]) for nid in prefetch],
     )
     with local_errors(path), path.open("rb") as file:
         comparing = _Comparing(file)
@@ -66,12 +65,6 @@ def _is_canonical(
         except (FormatError, _Different):
             return False
         return not file.read(1)
-
-
-def _at(root: Node, names: tuple[bytes, ...]) -> Node:
-    for name in names:
-        root = root.children[name]
-    return root
 
 
 class _Different(Exception):

@@ -14,10 +14,11 @@ from fs.format.blobtable import BlobRecord
 from fs.format.bootstrap import Bootstrap
 from fs.format.errors import FormatError
 from fs.format.tree import HOLE, Chunk, Node
-from fs.format.walk import load_tree, walk
+from fs.format.walk import load_tree, paths
 from fs.format.writer import BootstrapOptions, write_bootstrap
 from nydusify.layers.layer import Layer
 from nydusify.layers.merge import apply
+from nydusify.layers.paths import lookup
 from nydusify.whole_file import new_file
 
 _OPAQUE_XATTR = b"trusted.overlay.opaque"
@@ -42,16 +43,15 @@ class Stack:
         """The tree of one bootstrap; what it wants prefetched stays so."""
         root = load_tree(bootstrap)
         wanted = list(bootstrap.prefetch)
-        paths: dict[int, tuple[bytes, ...]] = {}
-        for visit in walk(bootstrap) if wanted else ():
-            above = paths.get(visit.parent, ())
-            paths.setdefault(visit.inode.nid, (*above, visit.name) if visit.name else ())
+        found: dict[int, bytes] = {}
+        for path, inode in paths(bootstrap) if wanted else ():
+            found.setdefault(inode.nid, path)
         options = BootstrapOptions(
             chunk_size=bootstrap.chunk_size,
             compressor=bootstrap.compressor,
             digester=bootstrap.digester,
             block_size=bootstrap.block_size,
-            prefetch=[_at(root, paths[nid]) for nid in wanted if nid in paths],
+            prefetch=[node_at(root, found[nid]) for nid in wanted if nid in found],
         )
         return cls(root, [replace(blob) for blob in bootstrap.blobs], options)
 
@@ -184,7 +184,8 @@ def check_alike(stacks: Sequence[tuple[str, Stack]]) -> None:
                 )
 
 
-def _at(root: Node, names: tuple[bytes, ...]) -> Node:
-    for name in names:
-        root = root.children[name]
-    return root
+def node_at(root: Node, path: bytes) -> Node:
+    """What the tree has at a path as `paths` gives them."""
+    node = lookup(root, path.split(b"/") if path else ())
+    assert node
+    return node

@@ -26,7 +26,7 @@ from fs.format.chunkrow import ChunkRow
 from fs.format.errors import NotFoundError, UsageError
 from fs.format.rafs6 import SuperFlag
 from fs.format.tree import HOLE
-from fs.format.walk import walk
+from fs.format.walk import paths
 
 Answer = dict[str, Any] | list[Any]
 
@@ -92,7 +92,7 @@ class Inspector:
     def prefetch(self) -> Answer:
         wanted = dict.fromkeys(self._bootstrap.prefetch)
         names: dict[int, list[str]] = {nid: [] for nid in wanted}
-        for path, inode in self._paths():
+        for path, inode in paths(self._bootstrap):
             if inode.nid in names:
                 names[inode.nid].append(_shown(path))
         return [{"inode": nid, "path": names[nid]} for nid in wanted]
@@ -118,7 +118,7 @@ class Inspector:
         return self._inode_fields(self._find(path))
 
     def inode(self, nid: int) -> Answer:
-        names = [_shown(path) for path, inode in self._paths() if inode.nid == nid]
+        names = [_shown(path) for path, inode in paths(self._bootstrap) if inode.nid == nid]
         if not names:
             raise NotFoundError(f"no name leads to inode {nid}")
         return {"path": names, **self._inode_fields(self._bootstrap.inode(nid))}
@@ -133,7 +133,7 @@ class Inspector:
         answer = [{**_chunk_fields(blob, row), "files": []} for blob, row in found]
         places = {(blob.index, row.uncompressed_offset): n for n, (blob, row) in enumerate(found)}
         seen: set[tuple[int, bytes]] = set()
-        for path, inode in self._paths():
+        for path, inode in paths(self._bootstrap):
             if not places or not stat.S_ISREG(inode.mode):
                 continue
             for chunk in self._chunks(inode):
@@ -191,15 +191,6 @@ class Inspector:
                 raise NotFoundError(f"{_shown(b'/'.join(names[:depth]))}: no such file")
             inode = self._bootstrap.inode(nid)
         return inode
-
-    def _paths(self) -> Iterator[tuple[bytes, Inode]]:
-        directories: dict[int, bytes] = {}
-        for visit in walk(self._bootstrap):
-            above = directories.get(visit.parent, b"")
-            path = above + b"/" + visit.name if above else visit.name
-            if stat.S_ISDIR(visit.inode.mode):
-                directories[visit.inode.nid] = path
-            yield path, visit.inode
 
 
 REQUESTS = ("stats", "blobs", "prefetch", "ls", "cd", "stat", "chunk", "icheck")

@@ -14,7 +14,7 @@ from typing import Any
 
 from fs.format.bootstrap import Bootstrap
 from fs.format.tree import HOLE, Node
-from fs.format.walk import walk
+from fs.format.walk import paths
 from nydusify.blobs.stored_size import unused_size
 from nydusify.images.opened import OpenedImage
 from nydusify.images.touched import touched_files
@@ -88,21 +88,16 @@ def look_at(opened: OpenedImage, top: int, trace: str | None = None) -> Overview
     """What the bootstrap tells. `top` is the length of the lists."""
     bootstrap = opened.bootstrap
     view = Overview(opened.name, bootstrap.version, bootstrap=bootstrap.size)
-    directories: dict[int, bytes] = {}
     sizes: dict[int, tuple[bytes, int]] = {}
     files_of = [0] * len(bootstrap.blobs)
-    for visit in walk(bootstrap):
-        inode = visit.inode
-        above = directories.get(visit.parent, b"")
-        path = above + b"/" + visit.name if visit.name else b""
+    for path, inode in paths(bootstrap):
         view.names += 1
         if stat.S_ISDIR(inode.mode):
-            directories[inode.nid] = path
             view.directories += 1
         elif stat.S_ISREG(inode.mode):
             if inode.nid not in sizes:
                 view.files += 1
-                sizes[inode.nid] = path, inode.size
+                sizes[inode.nid] = b"/" + path, inode.size
                 extents = bootstrap.extents(inode.nid, 0, inode.size)
                 for index in {extent.blob_index for extent in extents} - {HOLE}:
                     files_of[index] += 1

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from fs.format.bootstrap import Inode
 from fs.format.errors import FormatError
 from fs.format.tree import HOLE
-from fs.format.walk import walk
+from fs.format.walk import paths
 from fs.image.contents import Contents
 from fs.tar.entry import HARD_LINK, Entry, Segments
 
@@ -44,7 +44,7 @@ class TreeEntries:
 
     def __iter__(self) -> Iterator[Entry]:
         first: dict[int, bytes] = {}
-        listed = paths(self._contents) if self._listed is None else self._listed
+        listed = paths(self._contents.bootstrap) if self._listed is None else self._listed
         for path, inode in listed:
             if not self._wanted(path):
                 continue
@@ -107,14 +107,3 @@ class TreeEntries:
             for offset in range(start, start + length, piece_size):
                 wanted = min(piece_size, start + length - offset)
                 yield self._contents.read(inode.nid, offset, wanted)
-
-
-def paths(contents: Contents) -> Iterator[tuple[bytes, Inode]]:
-    """Every path of the image ("" is the root), a directory before what is in it."""
-    directories: dict[int, bytes] = {}
-    for visit in walk(contents.bootstrap):
-        parent = directories.get(visit.parent, b"")
-        path = parent + b"/" + visit.name if parent else visit.name
-        if stat.S_ISDIR(visit.inode.mode):
-            directories[visit.inode.nid] = path
-        yield path, visit.inode

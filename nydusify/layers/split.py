@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 from fs.format.bootstrap import Inode
 from fs.format.tree import HOLE, Node
+from fs.format.walk import paths
 from fs.image.contents import Contents
 from fs.tar.entry import Entry
-from nydusify.layers.entries import TreeEntries, paths
+from nydusify.layers.entries import TreeEntries
 
 Listed = list[tuple[bytes, Inode]]
 _WHITEOUT = b".wh."
@@ -53,7 +54,7 @@ def by_blob(contents: Contents) -> list[Listed]:
     directories: dict[bytes, Inode] = {}
     rest = len(contents.bootstrap.blobs)
     layers = [_Selection(directories) for _ in range(rest + 1)]
-    for path, inode in paths(contents):
+    for path, inode in paths(contents.bootstrap):
         if stat.S_ISDIR(inode.mode):
             directories[path] = inode
             continue
@@ -89,9 +90,11 @@ class Difference:
         self._same: dict[Node, set[Node]] = {}
         self._compare(below, image)
         self._settle_links()
-        directories = {path: inode for path, inode in paths(contents) if stat.S_ISDIR(inode.mode)}
+        directories = {
+            path: inode for path, inode in paths(contents.bootstrap) if stat.S_ISDIR(inode.mode)
+        }
         selection = _Selection(directories)
-        for path, inode in paths(contents):
+        for path, inode in paths(contents.bootstrap):
             if path in self._changed:
                 selection.add(path, inode)
         for path in self.whiteouts:

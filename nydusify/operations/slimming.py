@@ -23,11 +23,12 @@ from typing import Any
 
 from fs.format.bootstrap import Inode
 from fs.format.errors import FormatError, UsageError
+from fs.format.walk import paths
 from fs.image.contents import Contents
 from fs.registry.store import Image, StoreOptions, open_writer
 from nydusify.images.opened import ImagePlace, open_image
 from nydusify.images.touched import touched_files
-from nydusify.layers.entries import TreeEntries, paths
+from nydusify.layers.entries import TreeEntries
 from nydusify.operations.conversion import convert
 from nydusify.options import ConvertOptions
 from nydusify.outputs.plain import make_layer, publish_plain
@@ -153,7 +154,7 @@ class Choice:
     """Which paths of an image are kept. `left` are the others with their sizes."""
 
     def __init__(self, contents: Contents, touched: set[bytes], patterns: Sequence[str]) -> None:
-        self._all = dict(paths(contents))
+        self._all = dict(paths(contents.bootstrap))
         self._contents = contents
         wanted = {self._all[path].nid for path in touched if path in self._all}
         wanted |= self._nids(self._matching(patterns))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fs.format.errors import local_errors
+from fs.format.walk import paths
 from fs.image.contents import Contents
 from nydusify.images.opened import ImagePlace, open_image
 from nydusify.layers.entries import TreeEntries
@@ -61,10 +62,8 @@ def unpack(
 
 
 def _data_size(contents: Contents) -> int:
-    from nydusify.layers.entries import paths
-
     seen: dict[int, int] = {}
-    for _, inode in paths(contents):
+    for _, inode in paths(contents.bootstrap):
         if stat.S_ISREG(inode.mode):
             seen[inode.nid] = inode.size
     return sum(seen.values())

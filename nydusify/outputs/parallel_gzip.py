@@ -13,7 +13,8 @@ import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Protocol
+
+from nydusify.outputs.hashing import Sink
 
 _BLOCK = 1 << 20
 _WINDOW = 32 << 10
@@ -21,10 +22,6 @@ _LEVEL = 6
 _MEMORY = 8
 #: No name, no time, made on Unix.
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"
-
-
-class Sink(Protocol):
-    def write(self, data: bytes, /) -> object: ...
 
 
 class ParallelGzip:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -20,8 +19,9 @@ from fs.registry.mediatypes import (
 )
 from fs.registry.store import ImageWriter
 from nydusify.layers.sources import Entries
+from nydusify.outputs.hashing import Hashing, Sink
 from nydusify.outputs.parallel_gzip import ParallelGzip
-from nydusify.outputs.tarball import Sink, TarWriter
+from nydusify.outputs.tarball import TarWriter
 from nydusify.report import Progress
 
 _TYPES = {"gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD, "none": OCI_LAYER}
@@ -39,27 +39,6 @@ class PlainLayer(NamedTuple):
     diff_id: str
     left_out: int = 0
     is_own: bool = True
-
-
-class Hashing:
-    """Passes bytes on, and knows their digest and number."""
-
-    def __init__(self, sink: Sink) -> None:
-        self.size = 0
-        self._sink = sink
-        self._hash = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self._hash.update(data)
-        self.size += len(data)
-        self._sink.write(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Whoever closes the sink flushes it."""
-
-    def digest(self) -> str:
-        return f"sha256:{self._hash.hexdigest()}"
 
 
 class _Closable(Sink, Protocol):

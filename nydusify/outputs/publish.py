@@ -7,7 +7,6 @@ All of it is deterministic: no times, no names of machines.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -37,7 +36,8 @@ from nydusify.blobs.destination import Destination, blob_layer, push_blob
 from nydusify.blobs.layer_blob import Blob
 from nydusify.layers.sources import SourceImage
 from nydusify.options import TargetForm
-from nydusify.outputs.parallel_gzip import ParallelGzip, Sink
+from nydusify.outputs.hashing import Hashing
+from nydusify.outputs.parallel_gzip import ParallelGzip
 from nydusify.report import Progress
 
 _REFERENCE_BLOBS_ANNOTATION = "containerd.io/snapshot/nydus-reference-blob-ids"
@@ -71,9 +71,9 @@ class Target(NamedTuple):
 def make_bootstrap_layer(bootstrap: Path, blobs: Sequence[Blob], path: Path) -> BootstrapLayer:
     """Write the tar.gz with the bootstrap and the chunk information of all blobs to `path`."""
     with local_errors(path), path.open("wb") as file:
-        packed = _Hashing(file)
+        packed = Hashing(file)
         with ParallelGzip(packed) as compressed:
-            archive = _Hashing(compressed)
+            archive = Hashing(compressed)
             archive.write(_tar_header("image", 0o755, None))
             with bootstrap.open("rb") as content:
                 _add(archive, "image/image.boot", content, bootstrap.stat().st_size)
@@ -171,24 +171,7 @@ def _history(
     return [*entries, *({**own, "comment": comment} for comment in added), own]
 
 
-class _Hashing:
-    """Passes bytes on, and knows their digest and number."""
-
-    def __init__(self, sink: Sink) -> None:
-        self.size = 0
-        self._sink = sink
-        self._hash = hashlib.sha256()
-
-    def write(self, data: bytes) -> None:
-        self._hash.update(data)
-        self.size += len(data)
-        self._sink.write(data)
-
-    def digest(self) -> str:
-        return f"sha256:{self._hash.hexdigest()}"
-
-
-def _add(archive: _Hashing, name: str, content: io.BufferedIOBase, size: int) -> None:
+def _add(archive: Hashing, name: str, content: io.BufferedIOBase, size: int) -> None:
     archive.write(_tar_header(name, 0o444, size))
     while piece := content.read(_PIECE):
         archive.write(piece)

@@ -6,10 +6,10 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable
-from typing import Protocol
 
 from fs.format.errors import FormatError
 from fs.tar.entry import HARD_LINK, Entry, pieces
+from nydusify.outputs.hashing import Sink
 
 _BLOCK = 512
 _RECORD = 10240
@@ -24,10 +24,6 @@ _TYPES = {
     stat.S_IFDIR: tarfile.DIRTYPE,
     stat.S_IFIFO: tarfile.FIFOTYPE,
 }
-
-
-class Sink(Protocol):
-    def write(self, data: bytes, /) -> object: ...
 
 
 class TarWriter:
