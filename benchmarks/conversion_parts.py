@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import resource
 import time
 from collections.abc import Callable, Iterable
 from itertools import chain, repeat
@@ -77,3 +78,9 @@ def _gunzip(data: bytes) -> None:
     with opened(fileobj=io.BytesIO(data)) as content:
         while content.read(_PIECE):
             pass
+
+
+def cpu_of_children() -> float:
+    """Seconds, of those that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

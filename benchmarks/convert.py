@@ -19,32 +19,26 @@ import argparse
 import gzip
 import json
 import os
-import resource
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.blocks import write_block
-from benchmarks.conversion_parts import Parts, measured
+from benchmarks import part
+from benchmarks.conversion_parts import Parts, cpu_of_children, measured
 from benchmarks.images.build import TAG, cached_image
 from benchmarks.images.catalogue.all import chosen
 from benchmarks.images.recipe import Recipe
 from benchmarks.images.start import run_options, start
 from benchmarks.isolation import isolate, left_behind
 from benchmarks.measure import drop_caches, program, run_to_end
-from benchmarks.record import machine
 from benchmarks.services import Registry, containerd, registry
 from fs.registry.store import open_reader
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-CACHE = REPOSITORY / ".cache"
-DOCUMENT = REPOSITORY / "docs/choices.md"
 _MIB = 1 << 20
 _IMAGES = "flask,node,postgres,tomcat"
 #: Chunk size and batch size, in KiB.
@@ -108,27 +102,23 @@ class Cost:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m benchmarks convert", description=__doc__)
-    top.formatter_class = argparse.RawDescriptionHelpFormatter
-    top.add_argument("--images", metavar="A,B", default=_IMAGES, help="(default: %(default)s)")
+    top = part.parser("convert", __doc__, _IMAGES)
     top.add_argument("--repeats", type=int, default=3, metavar="N")
     what = top.add_mutually_exclusive_group()
     what.add_argument("--sizes", action="store_true", help="chunk and batch sizes instead of speed")
     what.add_argument("--oci-ref", action="store_true", help="the speed of references instead")
-    top.add_argument("--record", action="store_true", help="renew the table in the docs")
-    top.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     return top
 
 
 def main(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(argv)
     recipes = chosen(arguments.images, quick=False)
-    images = {each.name: cached_image(each, CACHE / "images", _say) for each in recipes}
+    images = {each.name: cached_image(each, part.CACHE / "images", part.say) for each in recipes}
     isolate("benchmarks", ["convert", *argv], network=True)
     rows: list[Speed | Cost | Reference] = []
-    with tempfile.TemporaryDirectory(dir=CACHE, prefix="convert-") as name:
+    with tempfile.TemporaryDirectory(dir=part.CACHE, prefix="convert-") as name:
         for recipe in recipes:
-            _say(recipe.name)
+            part.say(recipe.name)
             work = Path(name) / recipe.name
             work.mkdir()
             with registry(work) as server:
@@ -142,20 +132,9 @@ def main(argv: Sequence[str]) -> int:
     if left := left_behind():
         raise RuntimeError(f"processes were left behind: {left}")
     table = _costs if arguments.sizes else _references if arguments.oci_ref else _speeds
-    text = f"{table(rows)}\n\n({machine()})"
-    print(text)
-    if arguments.record:
-        mode = "--sizes " if arguments.sizes else "--oci-ref " if arguments.oci_ref else ""
-        command = f"python -m benchmarks convert {mode}--record"
-        write_block(DOCUMENT, command, text)
-    if arguments.json:
-        document = {"machine": machine(), "convert": [asdict(row) for row in rows]}
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+    mode = "--sizes" if arguments.sizes else "--oci-ref" if arguments.oci_ref else ""
+    part.conclude(arguments, "convert", rows, table(rows), mode=mode)
     return 0
-
-
-def _say(text: str) -> None:
-    print(f"· {text}", file=sys.stderr, flush=True)
 
 
 class _Image:
@@ -269,12 +248,6 @@ class _Image:
              "--target", target, "--work-dir", str(self._work), "--output-json", str(report),
              *options]
         )  # fmt: skip
-
-
-def cpu_of_children() -> float:
-    """Seconds, of those that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def _seconds(command: Sequence[str]) -> float:

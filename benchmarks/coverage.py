@@ -7,21 +7,18 @@ files. Bytes are those of whole chunks, decoded: small ones have no stored size 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.blocks import write_block
+from benchmarks import part
 from benchmarks.images.build import TAG, cached_image
 from benchmarks.images.catalogue.all import chosen
 from benchmarks.images.recipe import Recipe
 from benchmarks.images.start import recording
 from benchmarks.isolation import isolate, left_behind
 from benchmarks.measure import program, run_to_end
-from benchmarks.record import machine
 from fs.format.bootstrap import Bootstrap
 from fs.image.trace import Paths, Touch, read_trace
 from fs.registry.store import StoreOptions
@@ -30,9 +27,7 @@ from nydusify.startup.choice import guessed_set
 from nydusify.startup.recording import record
 from nydusify.startup.startup_set import StartupSet
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-CACHE = REPOSITORY / ".cache"
-DOCUMENT = REPOSITORY / "docs/startup-set.md"
+DOCUMENT = part.REPOSITORY / "docs/startup-set.md"
 
 
 @dataclass(frozen=True)
@@ -56,42 +51,28 @@ class Coverage:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m benchmarks coverage", description=__doc__)
-    top.formatter_class = argparse.RawDescriptionHelpFormatter
-    top.add_argument("--images", metavar="A,B", help="only these (default: all)")
+    top = part.parser("coverage", __doc__)
     top.add_argument("--quick", action="store_true", help="only a few")
     top.add_argument("--details", type=int, metavar="N", help="also the N largest misses of each")
-    top.add_argument("--record", action="store_true", help="renew the table in the docs")
-    top.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     return top
 
 
 def main(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(argv)
     recipes = chosen(arguments.images, quick=arguments.quick)
-    images = {each.name: cached_image(each, CACHE / "images", _say) for each in recipes}
+    images = {each.name: cached_image(each, part.CACHE / "images", part.say) for each in recipes}
     isolate("benchmarks", ["coverage", *argv], network=True)
     rows = []
-    with tempfile.TemporaryDirectory(dir=CACHE, prefix="coverage-") as name:
+    with tempfile.TemporaryDirectory(dir=part.CACHE, prefix="coverage-") as name:
         for recipe in recipes:
-            _say(recipe.name)
+            part.say(recipe.name)
             work = Path(name) / recipe.name
             work.mkdir()
             rows.append(_measure(recipe, images[recipe.name], work, arguments.details))
     if left := left_behind():
         raise RuntimeError(f"processes were left behind: {left}")
-    print(table(rows))
-    if arguments.record:
-        text = f"{table(rows)}\n\n({machine()})"
-        write_block(DOCUMENT, "python -m benchmarks coverage --record", text)
-    if arguments.json:
-        document = {"machine": machine(), "coverage": [asdict(row) for row in rows]}
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+    part.conclude(arguments, "coverage", rows, table(rows), DOCUMENT)
     return 0
-
-
-def _say(text: str) -> None:
-    print(f"· {text}", file=sys.stderr, flush=True)
 
 
 def _measure(recipe: Recipe, image: Path, work: Path, details: int | None) -> Coverage:

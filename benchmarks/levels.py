@@ -8,7 +8,6 @@ against the same pieces at level 3, then MiB of content a second.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -16,8 +15,8 @@ from typing import Any, NamedTuple
 
 from isal import igzip
 
+from benchmarks import part
 from benchmarks.blocks import write_block
-from benchmarks.convert import CACHE, DOCUMENT
 from benchmarks.images.build import TAG, cached_image
 from benchmarks.images.catalogue.all import chosen
 from benchmarks.record import machine
@@ -54,8 +53,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = top.parse_args(argv)
     lines = ["image          " + "".join(f"{name:>14}" for name in _WAYS)]
     for recipe in chosen(arguments.images, quick=False):
-        print(f"· {recipe.name}", file=sys.stderr, flush=True)
-        layout = cached_image(recipe, CACHE / "images", lambda text: None)
+        part.say(recipe.name)
+        layout = cached_image(recipe, part.CACHE / "images", lambda text: None)
         pieces = list(_largest_layer(f"oci:{layout}:{TAG}"))
         if len(pieces) > _LARGE:
             pieces = pieces[::_EVERY]
@@ -63,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     text = "\n".join([*lines, "", f"({machine()})"])
     print(text)
     if arguments.record:
-        write_block(DOCUMENT, "python -m benchmarks levels --record", text)
+        write_block(part.CHOICES, "python -m benchmarks levels --record", text)
     return 0
 
 

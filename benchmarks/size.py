@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.blocks import write_block
-from benchmarks.convert import CACHE, DOCUMENT, cpu_of_children
+from benchmarks import part
+from benchmarks.conversion_parts import cpu_of_children
 from benchmarks.images.build import TAG, cached_image
 from benchmarks.images.catalogue.all import chosen
 from benchmarks.measure import program, run_to_end
-from benchmarks.record import machine
 from fs.registry.store import open_reader
 
 
@@ -51,17 +49,10 @@ class _Converted(NamedTuple):
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="python -m benchmarks size",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    top.add_argument("--images", metavar="A,B", help="only these (default: all)")
+    top = part.parser("size", __doc__)
     top.add_argument(
         "--alpine", type=Path, metavar="FILE", help="the root file system of one more image, a tar"
     )
-    top.add_argument("--record", action="store_true", help="renew the table in the docs")
-    top.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     return top
 
 
@@ -70,16 +61,10 @@ def main(argv: Sequence[str]) -> int:
     recipes = chosen(arguments.images, quick=False, alpine_file=arguments.alpine)
     rows = []
     for recipe in recipes:
-        print(f"· {recipe.name}", file=sys.stderr, flush=True)
-        layout = cached_image(recipe, CACHE / "images", lambda text: None)
+        part.say(recipe.name)
+        layout = cached_image(recipe, part.CACHE / "images", lambda text: None)
         rows.append(measure(recipe.name, f"oci:{layout}:{TAG}"))
-    text = f"{table(rows)}\n\n({machine()})"
-    print(text)
-    if arguments.record:
-        write_block(DOCUMENT, "python -m benchmarks size --record", text)
-    if arguments.json:
-        document = {"machine": machine(), "size": [asdict(row) for row in rows]}
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+    part.conclude(arguments, "size", rows, table(rows))
     return 0
 
 
@@ -94,7 +79,7 @@ def measure(name: str, source: str) -> Size:
 
 
 def _converted(source: str, *options: str) -> _Converted:
-    with tempfile.TemporaryDirectory(dir=CACHE, prefix="size-") as work:
+    with tempfile.TemporaryDirectory(dir=part.CACHE, prefix="size-") as work:
         target, report = f"oci:{work}/layout:nydus", Path(work) / "report.json"
         words = ["--source", source, "--target", target, "--no-layer-cache", *options]
         before = cpu_of_children()
