@@ -105,9 +105,6 @@ class Node:
         eventually(lambda: all(map(is_alive, self.pids() or [0])), "it rests")
         return footprint(self.pids(), self.root, self.cache)
 
-    def log(self) -> str:
-        return "".join(path.read_text()[-3000:] for path in self.state.rglob("daemon.log"))
-
 
 class Containers:
     """lazyrun with a root, cache and daemon of its own."""
@@ -115,6 +112,7 @@ class Containers:
     def __init__(self, root: Path, host: str) -> None:
         self.root = root
         self.host = host
+        self.state = root / "nydus-fs"
 
     def run_one(self, drawn: random.Random, image: str) -> None:
         sizes = images.sizes(image)
@@ -132,7 +130,7 @@ class Containers:
         eventually(lambda: leaks.mounts_below(self.root) == [], "no container's mount is left")
         assert list(self.root.glob("containers/*")) == []
         assert list(self.root.glob("store/snapshots/*")) == []
-        assert launch.all_status(str(self.root / "nydus-fs")) == []
+        assert launch.all_status(str(self.state)) == []
 
 
 def _through_outages(code: int, *command: object) -> str:

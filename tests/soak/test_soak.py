@@ -8,11 +8,12 @@ and is looked at.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
@@ -20,9 +21,11 @@ import pytest
 
 from tests.e2e.commands import succeed
 from tests.e2e.images import write_image
+from tests.parts.waiting import PATIENCE
 from tests.soak import images
 from tests.soak.footprint import Footprint, growth
 from tests.soak.node import QUOTA, Containers, Node
+from tests.soak.report import report
 from tests.soak.server import Server, start_server
 
 pytestmark = [
@@ -70,12 +73,12 @@ class Load:
         self.server, self.steady, self.shaken = server, steady, shaken
         self.containers = containers
         self.done: dict[str, int] = {}
+        self._undescribed = threading.Lock()
         self._until = 0.0
-        self._idle = threading.Condition()
         self._drawn = random.Random(7)
 
     def minute(self) -> None:
-        """One minute of it. The first failure of any part is raised when all have ended."""
+        """One minute of it. A failure ends it, is described as it is, and raised."""
         self._until = time.monotonic() + MINUTE
         parts: list[Callable[[random.Random], None]] = [
             *(partial(self._read, self.steady, place) for place in self.steady.mounted),
@@ -85,9 +88,30 @@ class Load:
             self._restart_registry,
         ]
         with ThreadPoolExecutor(len(parts)) as pool:
-            begun = [pool.submit(part, random.Random(self._drawn.random())) for part in parts]
+            begun = [pool.submit(self._run, part, self._drawn.random()) for part in parts]
+            _, hanging = wait(begun, MINUTE + PATIENCE)
+            if hanging:
+                self.describe(AssertionError(f"{len(hanging)} parts hang"))
         for part in begun:
             part.result()
+
+    def _run(self, part: Callable[[random.Random], None], seed: float) -> None:
+        try:
+            part(random.Random(seed))
+        except BaseException as error:
+            self._until = 0.0
+            self.describe(error)
+            raise
+
+    def describe(self, error: BaseException) -> None:
+        """Print and keep what can be known, once: what fails next fails because of it."""
+        if not self._undescribed.acquire(blocking=False):
+            return
+        roots = [self.steady.state, self.shaken.state, self.containers.state]
+        below = self.steady.root.parent
+        text = report(roots, below)
+        (below / "failure.txt").write_text(f"{error!r}\n{text}\n")
+        print(f"\n{error!r}", text, f"--- kept in {below}/failure.txt", sep="\n", flush=True)
 
     def _again(self, what: str, pause: float) -> bool:
         """Whether to go on, after `pause` seconds."""
@@ -152,23 +176,26 @@ def test_nothing_grows_and_nothing_stays(
     containers = Containers(work / "containers", server.host)
     load = Load(server, steady, shaken, containers)
     seen: list[Footprint] = []
-    steady.start()
-    shaken.start()
-    pids = steady.pids()
     try:
+        steady.start()
+        shaken.start()
+        pids = steady.pids()
         for number in range(1, minutes + 1):
             load.minute()
-            assert steady.pids() == pids, steady.log()
+            assert steady.pids() == pids
             seen.append(steady.footprint())
             print(f"minute {number}: {seen[-1]}; {load.done}; {dict(server.counts)}", flush=True)
             assert seen[-1].mounts == len(STEADY) + 1, "the images', and the daemon's own"
             assert seen[-1].cache < QUOTA + SLACK
             assert shaken.footprint().mounts == len(SHAKEN) + 1
             containers.assert_nothing_left()
-    except BaseException:
-        print(steady.log(), shaken.log(), sep="\n")
-        raise
-    finally:
+        assert growth(seen[1], seen[-1]) == []
         steady.stop()
         shaken.stop()
-    assert growth(seen[1], seen[-1]) == []
+    except BaseException as error:
+        load.describe(error)
+        with contextlib.suppress(Exception):
+            steady.stop()
+        with contextlib.suppress(Exception):
+            shaken.stop()
+        raise
