@@ -20,6 +20,7 @@ from fs.cache.fetch import Fetching, Urgency
 from fs.cache.files import BlobFiles
 from fs.cache.flight import Flights
 from fs.cache.gaps import BLOCK, SECTOR, Gaps
+from fs.cache.held import Held
 from fs.cache.index import ContentIndex
 from fs.cache.intake import Intake
 from fs.cache.neighbours import Neighbours
@@ -56,6 +57,7 @@ class BlobCache:
         index: ContentIndex | None = None,
         quota: Quota | None = None,
         flights: Flights | None = None,
+        held: Held,
     ) -> None:
         if len(table) and not any(table.digests):
             raise FormatError(
@@ -72,7 +74,7 @@ class BlobCache:
         self._onward = Onward(table, STEPS if amplify else None)
         intake = Intake(blob, table, digester, files, index, quota)
         known = Flights() if flights is None else flights
-        self._transfers = Transfers(blob, table, fetcher, files, intake, quota, known)
+        self._transfers = Transfers(blob, table, fetcher, files, intake, quota, known, held)
 
     async def read(self, offset: int, length: int, *, widen: bool = True) -> Data:
         """Bytes [offset, offset+length) of the decoded blob, all of them inside chunks.
@@ -237,6 +239,7 @@ class BlobCache:
         await self._transfers.idle()
 
     def close(self, *, lasting: bool = True) -> None:
+        self._transfers.held.clear()
         if self._files is not None:
             self._files.close(lasting=lasting)
 

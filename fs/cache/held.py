@@ -1,19 +1,42 @@
-"""Decoded chunks that the disk would not take, kept for a while so that neighbours hit them."""
+"""Decoded chunks that the disk would not take, kept for a while so that neighbours hit them.
+
+All blobs of a cache directory share one room: how many are read from a full disk says
+nothing of how much memory there is.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
 
-_LIMIT = 16 << 20
+_ROOM = 16 << 20
+
+
+class Room:
+    """What is held of all blobs; the oldest chunks go when all take more than `size` bytes."""
+
+    def __init__(self, size: int = _ROOM) -> None:
+        self._left = size
+        self._chunks: OrderedDict[tuple[Held, int], int] = OrderedDict()
+
+    def enter(self, held: Held, row: int, size: int) -> None:
+        self.leave(held, row)
+        self._chunks[held, row] = size
+        self._left -= size
+        while self._left < 0:
+            (oldest, its_row), _ = next(iter(self._chunks.items()))
+            oldest.drop(its_row)
+
+    def leave(self, held: Held, row: int) -> None:
+        self._left += self._chunks.pop((held, row), 0)
 
 
 class Held:
-    """By row; the oldest go when all take more than 16 MiB."""
+    """Chunks of one blob, by row."""
 
-    def __init__(self) -> None:
-        self._chunks: OrderedDict[int, bytes] = OrderedDict()
-        self._size = 0
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._chunks: dict[int, bytes] = {}
 
     def __bool__(self) -> bool:
         return bool(self._chunks)
@@ -23,12 +46,13 @@ class Held:
         return {row: self._chunks[row] for row in rows if row in self._chunks}
 
     def keep(self, row: int, data: bytes) -> None:
-        if row not in self._chunks:
-            self._size += len(data)
         self._chunks[row] = data
-        while self._size > _LIMIT:
-            self._size -= len(self._chunks.popitem(last=False)[1])
+        self._room.enter(self, row, len(data))
+
+    def drop(self, row: int) -> None:
+        del self._chunks[row]
+        self._room.leave(self, row)
 
     def clear(self) -> None:
-        self._chunks.clear()
-        self._size = 0
+        for row in list(self._chunks):
+            self.drop(row)

@@ -22,6 +22,7 @@ from fs.cache.claims import AS_A_WHOLE
 from fs.cache.fetch import Fetching
 from fs.cache.files import BlobFiles
 from fs.cache.flight import Flights
+from fs.cache.held import Held, Room
 from fs.cache.index import ContentIndex
 from fs.cache.metadata import ChunkInformation, chunk_information
 from fs.cache.quota import Quota
@@ -59,6 +60,7 @@ class CacheStore:
         self._wholes: dict[BlobCache, tarball.WholeFile] = {}
         self._flights: WeakValueDictionary[str, Flights] = WeakValueDictionary()
         self._index = ContentIndex(directory)
+        self._room = Room()
         self._quota: Quota | None = None
         if limit is not None:
             self._quota = Quota(directory, limit, nursery, self._index, grace=grace)
@@ -94,6 +96,7 @@ class CacheStore:
             index=None if files is None or whole else self._index,
             quota=self._quota,
             flights=flights,
+            held=Held(self._room),
         )
         self._caches.append(cache)
         if whole is not None:

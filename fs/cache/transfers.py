@@ -40,8 +40,9 @@ class Transfers:
         intake: Intake,
         quota: Quota | None,
         all_flights: Flights,
+        held: Held,
     ) -> None:
-        self.held = Held()
+        self.held = held
         self._where = f"blob {blob.blob_id}"
         self._blob = blob
         self._table = table
@@ -265,7 +266,9 @@ class Transfers:
             assert decoded.error is not None
             self._land(flights, decoded.row, decoded.error)
             return
-        if not decoded.stored:
+        if decoded.stored:
+            self.held.clear()  # the disk takes chunks again
+        else:
             self.held.keep(decoded.row, decoded.data)
         if self._quota is not None:
             self._quota.entered(len(decoded.data), stored=decoded.stored)
