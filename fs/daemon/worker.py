@@ -17,7 +17,7 @@ from functools import partial
 
 import trio
 
-from fs.daemon import api, verbs
+from fs.daemon import api, heap, verbs
 from fs.daemon.channel import Channel
 from fs.daemon.engine import Engine
 from fs.daemon.mountpoints import is_mounted, unmount_kernel
@@ -56,6 +56,7 @@ def main(channel: int, lock: int, *sockets: int) -> None:
     for number in (channel, lock, *sockets):
         os.set_inheritable(number, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's business
+    heap.limit_heaps()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     line = Channel(socket.socket(fileno=channel))
     received = line.receive()

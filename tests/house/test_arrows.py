@@ -73,7 +73,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     ),
     "requests": ("fs.registry", "fs.backend", "tests"),
     "rich": ("nydusify", "benchmarks", "tests"),
-    "ctypes": ("fs.mounts", "runner.syscalls", "tests"),
+    "ctypes": ("fs.mounts", "fs.daemon.heap", "runner.syscalls", "tests"),
 }
 
 

@@ -1,0 +1,42 @@
+"""The C library's heaps in a process of its own, since they never go again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_PROGRAM = """
+import ctypes, sys, threading
+from fs.daemon.heap import limit_heaps
+
+limit_heaps() if sys.argv[2] == "limited" else None
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
+together = threading.Barrier(8)
+
+def allocate():
+    together.wait()
+    assert libc.malloc(50_000)
+    together.wait()
+
+threads = [threading.Thread(target=allocate) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+file = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+
+
+@pytest.mark.parametrize(("mode", "most"), [("limited", 2), ("as it is", 9)])
+def test_threads_share_heaps(tmp_path: Path, mode: str, most: int) -> None:
+    told = tmp_path / "malloc.xml"
+    subprocess.run([sys.executable, "-c", _PROGRAM, str(told), mode], check=True)
+    heaps = told.read_text().count("<heap nr=")
+    assert heaps <= most
+    assert heaps > 2 or mode == "limited", "the test would show it"
