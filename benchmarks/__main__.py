@@ -3,6 +3,7 @@
 import sys
 from importlib import import_module
 
+from benchmarks.measure import compile_tools
 from fs.reporting import reporting
 
 #: The suite itself has no name.
@@ -17,6 +18,7 @@ _PARTS = {
 
 def _main() -> int:
     words = sys.argv[1:]
+    compile_tools()
     if not words or words[0] not in _PARTS:
         return int(import_module("benchmarks.suite.cli").main(words))
     return int(import_module(_PARTS[words[0]]).main(words[1:]))

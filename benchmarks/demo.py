@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.images.build import TAG, cached_image
 from benchmarks.images.catalogue.languages import FLASK
 from benchmarks.isolation import isolate, left_behind
-from benchmarks.measure import drop_caches, first_output, program, run_to_end
+from benchmarks.measure import compile_tools, drop_caches, first_output, program, run_to_end
 from benchmarks.record import Record, Row, machine, table, write_record
 from benchmarks.services import Registry, Traffic, containerd, registry
 from fs.registry.manifest import find_bootstrap_layer
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(words)
     image = cached_image(FLASK, CACHE / "images", _say)
+    compile_tools()
     isolate("benchmarks.demo", words, megabits=arguments.mbit)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="demo-") as name:
