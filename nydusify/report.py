@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -96,9 +96,10 @@ def open_progress(stream: TextIO) -> Iterator[Progress]:
         yield bar
 
 
-def write_json(report: Report | IndexReport, path: Path) -> None:
+def write_json(told: object, path: Path) -> None:
+    """What JSON has as it is, in lines; StorageError and its like name the file."""
     with local_errors(path):
-        path.write_text(json.dumps(asdict(report), indent=2) + "\n")
+        path.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def table(report: Report | IndexReport) -> str:

@@ -34,6 +34,7 @@ from nydusify.options import DEFAULT_BATCH_SIZE
 from nydusify.outputs.republishing import republish
 from nydusify.report import Progress, size_text
 from nydusify.startup.choice import guessed_set
+from nydusify.startup.files import ImageFiles
 from nydusify.startup.recording import Recording, record
 from nydusify.startup.startup_set import Place, StartupSet, add_list, read_list
 from nydusify.workplace import workplace
@@ -125,7 +126,8 @@ def _choose(
 ) -> StartupSet:
     chosen = StartupSet(opened.bootstrap)
     if options.prefetch_files is not None:
-        add_list(chosen, opened.bootstrap, read_list(options.prefetch_files))
+        files = ImageFiles(opened.bootstrap, contents.read)
+        add_list(chosen, files, read_list(options.prefetch_files))
         return chosen
     trace = options.trace
     if options.recording is not None:

@@ -22,9 +22,9 @@ from fs.format.chunktable import ChunkTable
 from fs.format.errors import FormatError, NotFoundError, StorageError, local_errors
 from fs.format.tree import HOLE
 from fs.image.trace import Touch
+from nydusify.startup.files import ImageFiles
 
 _LIST_LIMIT = 64 << 20
-_MAX_LINKS = 40
 
 
 class Place(NamedTuple):
@@ -134,41 +134,12 @@ def _listed(entry: dict[str, object]) -> Listed:
     return Listed(os.fsencode(str(entry["path"])), pairs)
 
 
-def add_list(chosen: StartupSet, bootstrap: Bootstrap, listed: Iterable[Listed]) -> None:
+def add_list(chosen: StartupSet, files: ImageFiles, listed: Iterable[Listed]) -> None:
     """Add the files of a list; NotFoundError names one that the image does not have."""
     for each in listed:
-        nid = find(bootstrap, each.path)
-        if nid is None:
-            raise NotFoundError(f"{os.fsdecode(each.path)!r}: no such file in the image")
-        for offset, size in each.ranges or [(0, bootstrap.inode(nid).size)]:
-            chosen.add_file(nid, offset, size)
-
-
-def find(bootstrap: Bootstrap, path: bytes) -> int | None:
-    """The nid at `path` with all links followed inside the image; None if nothing is there."""
-    todo = path.split(b"/")[::-1]
-    trail = [bootstrap.root]
-    links = 0
-    while todo:
-        name = todo.pop()
-        if name in (b"", b"."):
-            continue
-        if name == b"..":
-            del trail[max(1, len(trail) - 1) :]
-            continue
-        if not stat.S_ISDIR(bootstrap.inode(trail[-1]).mode):
-            return None
-        nid = bootstrap.lookup(trail[-1], name)
-        if nid is None:
-            return None
-        if stat.S_ISLNK(bootstrap.inode(nid).mode):
-            links += 1
-            if links > _MAX_LINKS:
-                return None
-            target = bootstrap.readlink(nid)
-            if target.startswith(b"/"):
-                del trail[1:]
-            todo += target.split(b"/")[::-1]
-            continue
-        trail.append(nid)
-    return trail[-1]
+        path = os.fsdecode(each.path)
+        found = files.find(path)
+        if found is None:
+            raise NotFoundError(f"{path!r}: no such file in the image")
+        for offset, size in each.ranges or [(0, found.size)]:
+            chosen.add_file(found.nid, offset, size)

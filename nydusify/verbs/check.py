@@ -37,16 +37,15 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.source is not None:
         store = words.store_of(arguments, "source")
         source = ImagePlace(arguments.source, target.platform, store)
-    from fs.format.errors import local_errors
     from nydusify.checks.checking import check
+    from nydusify.report import write_json
 
     with words.working() as progress:
         checked = check(target, source, progress, words.work_dir(arguments))
     told = {"target": checked.target, "source": checked.source, "names": checked.names}
     told |= checked.findings.to_json()
     if arguments.output_json:
-        with local_errors(arguments.output_json):
-            arguments.output_json.write_text(json.dumps(told, indent=2) + "\n")
+        write_json(told, arguments.output_json)
     if arguments.json:
         print(json.dumps(told))
     else:

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     with words.working() as progress:
         report = convert(options, progress, _say)
     if arguments.output_json:
-        write_json(report, arguments.output_json)
+        write_json(asdict(report), arguments.output_json)
     print(json.dumps(asdict(report)) if arguments.json else table(report))
 
 
@@ -53,6 +53,7 @@ def _reverse(arguments: argparse.Namespace) -> None:
 
     from nydusify.images.opened import ImagePlace
     from nydusify.operations.reverse import ReverseOptions, reverse
+    from nydusify.report import write_json
     from nydusify.verbs.convert_options import convert_options
 
     options = convert_options(arguments)
@@ -75,7 +76,7 @@ def _reverse(arguments: argparse.Namespace) -> None:
             _say,
         )
     if arguments.output_json:
-        arguments.output_json.write_text(json.dumps(asdict(report), indent=2) + "\n")
+        write_json(asdict(report), arguments.output_json)
     print(json.dumps(asdict(report)) if arguments.json else report)
 
 

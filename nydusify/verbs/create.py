@@ -15,11 +15,10 @@ example:
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from fs.format.errors import UsageError, local_errors
+from fs.format.errors import UsageError
 from nydusify.verbs import pack, words
 from nydusify.verbs.foreign_options import Refused, Unused, say_unused
 
@@ -121,8 +120,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output_json:
         from dataclasses import asdict
 
-        with local_errors(arguments.output_json):
-            arguments.output_json.write_text(json.dumps(asdict(done), indent=2) + "\n")
+        from nydusify.report import write_json
+
+        write_json(asdict(done), arguments.output_json)
     pack.report(done, as_json=arguments.json)
 
 

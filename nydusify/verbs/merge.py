@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from fs.format.errors import UsageError, local_errors
+from fs.format.errors import UsageError
 from nydusify.verbs import words
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from nydusify.operations.merging import merge
+    from nydusify.report import write_json
 
     done = merge(
         arguments.sources,
@@ -65,8 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     told = {**asdict(done), "fs_version": str(done.fs_version)}
     if arguments.output_json:
-        with local_errors(arguments.output_json):
-            arguments.output_json.write_text(json.dumps(told, indent=2) + "\n")
+        write_json(told, arguments.output_json)
     if arguments.json:
         print(json.dumps(told))
         return

@@ -71,14 +71,13 @@ def run(arguments: argparse.Namespace) -> None:
     options = _options(arguments)
     from dataclasses import asdict
 
-    from fs.format.errors import local_errors
     from nydusify.operations.optimization import optimize
+    from nydusify.report import write_json
 
     with words.working() as progress:
         done = optimize(options, progress)
     if arguments.output_json:
-        with local_errors(arguments.output_json):
-            arguments.output_json.write_text(json.dumps(asdict(done), indent=2) + "\n")
+        write_json(asdict(done), arguments.output_json)
     print(json.dumps(asdict(done)) if arguments.json else done)
 
 

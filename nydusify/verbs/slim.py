@@ -16,7 +16,6 @@ import argparse
 import json
 from pathlib import Path
 
-from fs.format.errors import local_errors
 from nydusify.verbs import words
 
 
@@ -39,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from nydusify.images.opened import ImagePlace
     from nydusify.operations.slimming import by_directory, slim
-    from nydusify.report import size_text
+    from nydusify.report import size_text, write_json
 
     source = ImagePlace(
         arguments.source, words.platform(arguments), words.store_of(arguments, "source")
@@ -58,8 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     directories = by_directory(done.left)
     told = {**asdict(done), "directories": directories}
     if arguments.report:
-        with local_errors(arguments.report):
-            arguments.report.write_text(json.dumps(told, indent=2) + "\n")
+        write_json(told, arguments.report)
     if arguments.json:
         print(json.dumps(told))
         return

@@ -17,6 +17,7 @@ from fs.format.chunkinfo import ChunkFlag
 from fs.format.contexts import BatchContext, batch_contexts
 from fs.format.errors import VerifyError
 from fs.format.versions import open_bootstrap
+from fs.format.walk import paths
 from fs.registry.platform import Platform
 from fs.registry.store import open_reader
 from nydusify.layers.sources import open_source
@@ -38,8 +39,14 @@ def convert_tars(tars: Sequence[bytes], work: Path, options: ConvertOptions) -> 
     converted = convert_layers(layers, options, work, Silence())
     bootstrap = work / "image.boot"
     write_bootstrap_file(converted, options, bootstrap)
-    paths = {blob.record.blob_id: blob.path for blob in converted.blobs}
-    return tree_of(open_bootstrap(bootstrap.read_bytes(), "test"), paths)
+    blobs = {blob.record.blob_id: blob.path for blob in converted.blobs}
+    return tree_of(open_bootstrap(bootstrap.read_bytes(), "test"), blobs)
+
+
+def nid_at(bootstrap: Bootstrap, path: str) -> int:
+    """Of an absolute path that is there; no link is followed."""
+    wanted = os.fsencode(path).lstrip(b"/")
+    return next(inode.nid for name, inode in paths(bootstrap) if name == wanted)
 
 
 def pulled_tree(place: str, work: Path, platform: Platform | None = None) -> dict[bytes, Entry]:

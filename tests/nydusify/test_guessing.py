@@ -13,8 +13,7 @@ from fs.format.blobtable import BlobFeature
 from fs.format.bootstrap import Bootstrap
 from fs.format.versions import open_bootstrap
 from nydusify.cli import main
-from nydusify.startup.startup_set import find
-from tests.nydusify.images import pull
+from tests.nydusify.images import nid_at, pull
 from tests.parts.layers import LayerTar
 from tests.parts.plain import write_plain_image
 
@@ -41,8 +40,8 @@ def convert(source: str, work: Path, *words: str) -> tuple[Bootstrap, dict[str, 
     return open_bootstrap(bootstrap.read_bytes(), "test"), json.loads(figures.read_text())
 
 
-def nids(bootstrap: Bootstrap, paths: list[str]) -> list[int | None]:
-    return [find(bootstrap, path.encode()) for path in paths]
+def nids(bootstrap: Bootstrap, paths: list[str]) -> list[int]:
+    return [nid_at(bootstrap, path) for path in paths]
 
 
 def test_a_guess_is_listed_and_told(source: str, tmp_path: Path) -> None:
@@ -73,8 +72,7 @@ def startup_blobs(bootstrap: Bootstrap) -> list[int]:
 
 def places(bootstrap: Bootstrap, path: str) -> set[int]:
     """The blobs that a file's bytes are in."""
-    nid = find(bootstrap, path.encode())
-    assert nid is not None
+    nid = nid_at(bootstrap, path)
     return {each.blob_index for each in bootstrap.extents(nid, 0, bootstrap.inode(nid).size)}
 
 

@@ -14,7 +14,8 @@ from fs.format.bootstrap import Bootstrap
 from fs.image.tree import map_bootstrap
 from nydusify.cli import main
 from nydusify.images.opened import ImagePlace, open_image
-from nydusify.startup.startup_set import StartupSet, find
+from nydusify.startup.startup_set import StartupSet
+from tests.nydusify.images import nid_at
 
 _CHUNK = 0x10000
 
@@ -77,8 +78,7 @@ def test_only_what_is_wanted_is_moved(images: Path, listed: Path, tmp_path: Path
     assert len(table) == done["chunks"] == 3
     assert table.uncompressed_sizes[0] == len(b"root")
     assert done["startup_size"] == sum(table.uncompressed_sizes)
-    big = find(bootstrap, b"/usr/big")
-    assert big is not None
+    big = nid_at(bootstrap, "/usr/big")
     moved = [
         number
         for number in range(20)
@@ -132,8 +132,7 @@ def test_a_trace_gives_chunks_in_order_of_touch(images: Path, tmp_path: Path) ->
     bootstrap = bootstrap_of(f"oci:{images}:nydus", tmp_path / "boot")
     blobs = [blob.blob_id for blob in bootstrap.blobs]
     chosen = StartupSet(bootstrap)
-    big = find(bootstrap, b"/usr/big")
-    assert big is not None
+    big = nid_at(bootstrap, "/usr/big")
     extent = bootstrap.extents(big, 0, 20 * _CHUNK)[0]
     late, early = extent.blob_offset + 3 * _CHUNK + 1, extent.blob_offset + _CHUNK - 1
     file = trace(tmp_path / "t", blobs, (extent.blob_index, late, 1), (extent.blob_index, early, 2))
