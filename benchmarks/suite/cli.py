@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace, words: list[str]) -> int:
     modes = chosen_modes(arguments)
     # Built outside: it needs the way to the mirrors. Inside, all of it is found in the cache.
     subjects = [Subject(recipe, cached_image(recipe, CACHE / "images", say)) for recipe in recipes]
-    runs = arguments.runs or (3 if arguments.quick else 5)
+    runs = (3 if arguments.quick else 5) if arguments.runs is None else arguments.runs
     reads = (0 if arguments.quick else 2) if arguments.reads is None else arguments.reads
     asked = Asked(subjects, modes, networks, runs, reads)
     if arguments.plan:
