@@ -12,7 +12,8 @@ runs by the clock but the limited rate.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any, NamedTuple, Protocol
 
 import trio
@@ -41,7 +42,7 @@ class Content(Protocol):
     """The part of an image that is used here."""
 
     async def startup_blobs(self) -> list[BlobCache]: ...
-    def prefetch_plan(self) -> AsyncIterator[tuple[BlobCache, range]]: ...
+    def prefetch_plan(self) -> AsyncIterator[tuple[BlobCache, list[int]]]: ...
     async def all_blobs(self) -> list[BlobCache]: ...
     async def settle(self) -> bool: ...
 
@@ -133,72 +134,82 @@ class Prefetch:
 
     async def _work(self) -> None:
         self._state, self._chunks, self._done = "table", 0, 0
-        startup = [
-            Range(cache, rows)
-            for cache in await self._image.startup_blobs()
-            for rows in ranges(cache.table, range(len(cache.table)))
-        ]
-        listed: list[Range] | Failure = []
-        async with trio.open_nursery() as nursery:  # the list costs a look at every table
-            nursery.start_soon(self._load, startup)
-            try:
-                listed = await self._list()
-            except Failure as failure:
-                listed = failure
-        self._raise_failure()
-        if isinstance(listed, Failure):
-            raise listed
-        await self._load(listed)
+        await self._load(self._first())
         self._raise_failure()
         if self._mode == "all":
             self._state = "all"
-            await self._load(list(self._remainder(await self._image.all_blobs())), last=True)
+            await self._load(self._remainder(), last=True)
             self._raise_failure()
             if self._failure is None:
                 await self._image.settle()
 
-    async def _list(self) -> list[Range]:
-        wanted: dict[BlobCache, dict[int, None]] = {}
-        async for cache, rows in self._image.prefetch_plan():
-            wanted.setdefault(cache, {}).update(dict.fromkeys(rows))
-        return [
-            Range(cache, rows)
-            for cache, chosen in wanted.items()
-            for rows in ranges(cache.table, list(chosen), _REQUEST)
-        ]
-
-    def _remainder(self, caches: Iterable[BlobCache]) -> Iterator[Range]:
-        limit = self._pace.request(_REQUEST)
-        for cache in caches:
-            absent = cache.missing(range(len(cache.table)))
-            for rows in ranges(cache.table, absent, limit):
+    async def _first(self) -> AsyncGenerator[Range]:
+        """What was made for the start and what is listed, each blob when its turn comes."""
+        for cache in await self._image.startup_blobs():
+            self._chunks += len(cache.table)
+            for rows in ranges(cache.table, range(len(cache.table))):
                 yield Range(cache, rows)
+        async for cache, wanted in self._image.prefetch_plan():
+            todo = [Range(cache, rows) for rows in ranges(cache.table, wanted, _REQUEST)]
+            self._chunks += sum(len(each.rows) for each in todo)
+            for each in todo:
+                yield each
 
-    async def _load(self, todo: Sequence[Range], *, last: bool = False) -> None:
+    async def _remainder(self) -> AsyncGenerator[Range]:
+        limit = self._pace.request(_REQUEST)
+        todo: list[Range] = []
+        for cache in await self._image.all_blobs():
+            absent = cache.missing(range(len(cache.table)))
+            todo += [Range(cache, rows) for rows in ranges(cache.table, absent, limit)]
+        self._chunks += sum(len(each.rows) for each in todo)
+        for each in todo:
+            yield each
+
+    async def _load(self, todo: AsyncGenerator[Range], *, last: bool = False) -> None:
         """A few parts at a time, so that the link is not idle between one and the next.
 
         `last`: at the limited rate, each range by itself, and after all that readers wait for.
         """
-        self._chunks += sum(len(each.rows) for each in todo)
-        streams: list[Stream] = []
         room = trio.Semaphore(_LEGS)
+        streams: list[Stream] = []
         try:
-            async with trio.open_nursery() as nursery:
-                for part in (Part(*each, None) for each in todo) if last else _parts(todo, streams):
+            parts = self._parts(todo, streams, whole=last)
+            async with trio.open_nursery() as nursery, aclosing(todo), aclosing(parts):
+                async for part in parts:
                     for _ in range(part.weight):
                         await room.acquire()
-                    if part.leg is not None and not self._going.is_set():
-                        await part.leg.turn()
-                        part.leg.stream.cut()
-                    await self._going.wait()
-                    if last:
-                        await self._pace.wait(Range(part.cache, part.rows).size)
+                    await self._may_begin(part, last)
                     if self._is_broken():
                         break
                     nursery.start_soon(self._load_part, part, last, room)
         finally:
             for stream in streams:
                 stream.cut()
+
+    async def _parts(
+        self, todo: AsyncIterator[Range], streams: list[Stream], *, whole: bool
+    ) -> AsyncGenerator[Part]:
+        """Ranges in their order, large ones leg by leg; `streams` are those that were begun."""
+        try:
+            async for cache, rows in todo:
+                parts = [rows] if whole else plan.requests(cache.table, rows, _LEG)
+                stream = cache.stream(rows) if len(parts) > 1 else None
+                if stream is None:
+                    yield Part(cache, rows, None)
+                    continue
+                streams.append(stream)
+                for part in parts:
+                    yield Part(cache, part, stream.leg())
+        except Failure as failure:  # what is under way is brought to its end
+            self._failure = failure
+
+    async def _may_begin(self, part: Part, last: bool) -> None:
+        if part.leg is not None and not self._going.is_set():
+            await part.leg.turn()
+            part.leg.stream.cut()
+        await self._going.wait()
+        if last:
+            await self._pace.wait(Range(part.cache, part.rows).size)
 
     async def _load_part(self, part: Part, last: bool, room: trio.Semaphore) -> None:
         try:
@@ -219,19 +230,6 @@ class Prefetch:
     def _raise_failure(self) -> None:
         if self._failure is not None and self._is_broken():
             raise self._failure
-
-
-def _parts(todo: Iterable[Range], streams: list[Stream]) -> Iterator[Part]:
-    """Ranges in their order, large ones leg by leg; `streams` are those that were begun."""
-    for cache, rows in todo:
-        parts = plan.requests(cache.table, rows, _LEG)
-        stream = cache.stream(rows) if len(parts) > 1 else None
-        if stream is None:
-            yield Part(cache, rows, None)
-            continue
-        streams.append(stream)
-        for part in parts:
-            yield Part(cache, part, stream.leg())
 
 
 def _is_local_to_a_chunk(failure: Failure) -> bool:

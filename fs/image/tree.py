@@ -211,23 +211,28 @@ class Image:
             if record.features & STARTUP_FEATURES
         ]
 
-    async def prefetch_plan(self) -> AsyncIterator[tuple[BlobCache, range]]:
-        """The chunks that the image asks to be read first, file by file.
+    async def prefetch_plan(self) -> AsyncIterator[tuple[BlobCache, list[int]]]:
+        """The chunks that the image asks to be read first, blob by blob, file by file.
 
-        Images whose table names the root ask for all of themselves, which is no
-        start-up set: that entry is passed over.
+        A blob is opened when its turn comes: its chunks may be many. Images whose table names
+        the root ask for all of themselves, which is no start-up set: that entry is passed over.
         """
+        wanted: dict[int, list[Extent]] = {}
         for nid in self.bootstrap.prefetch:
             if nid == self.bootstrap.root:
                 continue
             for file in self._files_below(nid):
                 for extent in self.bootstrap.extents(file.nid, 0, file.size):
-                    if extent.blob_index == HOLE:
-                        continue
-                    cache = await self.blob(extent.blob_index)
-                    end = extent.blob_offset + extent.length
-                    yield cache, cache.table.rows_between(extent.blob_offset, end)
+                    if extent.blob_index != HOLE:
+                        wanted.setdefault(extent.blob_index, []).append(extent)
                 await trio.lowlevel.checkpoint()
+        for index, extents in wanted.items():
+            cache = await self.blob(index)
+            rows: dict[int, None] = {}
+            for extent in extents:
+                end = extent.blob_offset + extent.length
+                rows.update(dict.fromkeys(cache.table.rows_between(extent.blob_offset, end)))
+            yield cache, list(rows)
 
     def _files_below(self, nid: int) -> Iterator[Inode]:
         """Regular files at or below `nid` in order; every inode once, so that loops end."""

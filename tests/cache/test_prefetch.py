@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
+from fs.cache.blob import BlobCache
 from fs.cache.fetch import Urgency
 from fs.cache.prefetch import Prefetch, ranges
 from fs.format import chunkmap
@@ -78,6 +79,27 @@ def test_list_comes_in_its_order_by_one_request_a_place(listed: BuiltImage, tmp_
                 await made.image.read(made.nid(name.decode()), 0, 4 * _CHUNK)
             assert len(made.asked) == 3
             assert made.image.is_local() is False
+
+    trio.run(main)
+
+
+def test_first_blob_is_not_kept_waiting_for_the_next(listed: BuiltImage, tmp_path: Path) -> None:
+    """The next one's table is looked at when what the first lists is asked for already."""
+
+    async def main() -> None:
+        async with opened(listed, tmp_path) as made:
+
+            async def plan() -> AsyncIterator[tuple[BlobCache, list[int]]]:
+                cache = await made.image.blob(0)
+                yield cache, [4, 5]
+                await _until(lambda: made.asked == [(4 * _CHUNK, 2 * _CHUNK)])
+                yield cache, [80]
+
+            made.image.prefetch_plan = plan  # type: ignore[method-assign]
+            prefetch = await _begin(made, "table")
+            await _until(lambda: prefetch.status()["state"] == "done")
+            assert made.asked[1:] == [(80 * _CHUNK, _CHUNK)]
+            assert prefetch.status()["done"] == prefetch.status()["chunks"] == 3
 
     trio.run(main)
 
