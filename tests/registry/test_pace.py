@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from typing import cast
 
 import pytest
 
 from fs.format.errors import UnreachableError
-from fs.registry.pace import SLOWEST
+from fs.registry import pace
+from fs.registry.pace import SLOWEST, PacedStream
 from fs.registry.retry import RetryPolicy
 from fs.registry.store import StoreOptions, open_reader
 from fs.registry.transport import Transport
@@ -81,21 +83,59 @@ def test_dripping_server_holds_nobody(answer: Callable[[Send], None]) -> None:
         assert time.monotonic() - begun < 80 * TIMEOUT  # all of it takes 125
 
 
-def test_slow_but_steady_server_is_waited_for() -> None:
-    """Twice as fast as the slowest, for longer than one wait may take."""
-    piece = int(SLOWEST * 2 * TIMEOUT / 4)
+class _Sender:
+    """A socket whose peer sends a piece each time it is read, `seconds` after the reader asked.
 
-    def steady(send: Send) -> None:
-        send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (16 * piece))
-        for _ in range(16):
-            time.sleep(TIMEOUT / 4)
-            send(bytes(piece))
+    It has a clock of its own, so that no machine is too slow for it.
+    """
 
-    with serving(steady) as host, closing(Transport(StoreOptions(read_timeout=TIMEOUT))) as link:
-        begun = time.monotonic()
-        answer = link.send("GET", f"http://{host}/", {})
-        assert len(answer.read_all(1 << 20, "body")) == 16 * piece
-        assert time.monotonic() - begun > 3 * TIMEOUT
+    def __init__(self, piece: int, pieces: int, seconds: float) -> None:
+        self.now = 0.0
+        self._piece, self._left, self._seconds = bytes(piece), pieces, seconds
+        self._timeout = TIMEOUT
+
+    def gettimeout(self) -> float:
+        return self._timeout
+
+    def settimeout(self, timeout: float) -> None:
+        self._timeout = timeout
+
+    def makefile(self, mode: str, buffering: int) -> _Sender:
+        return self
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def readinto(self, buffer: bytearray) -> int:
+        if not self._left:
+            return 0
+        self.now += min(self._seconds, self._timeout)
+        if self._seconds > self._timeout:
+            raise TimeoutError("timed out")
+        self._left -= 1
+        buffer[: len(self._piece)] = self._piece
+        return len(self._piece)
+
+
+def _received(sender: _Sender, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(pace, "time", sender)
+    stream, buffer, received = PacedStream(cast(socket.socket, sender)), bytearray(1 << 20), 0
+    while count := stream.readinto(buffer):
+        received += count
+    return received
+
+
+def test_slow_but_steady_server_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as fast as the slowest, for longer than one wait may take; half as fast is too slow."""
+    pause = TIMEOUT / 4
+    piece = int(SLOWEST * 2 * pause)
+    steady = _Sender(piece, 100, pause)
+    assert _received(steady, monkeypatch) == 100 * piece
+    assert steady.now > 20 * TIMEOUT
+    slower = _Sender(piece // 4, 100, pause)
+    with pytest.raises(TimeoutError):
+        _received(slower, monkeypatch)
+    assert slower.now < 3 * TIMEOUT
 
 
 def test_slow_reader_is_not_the_servers_fault() -> None:
