@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 from fs.format.blobfile import DATA, DIGESTS, META, TocEntry, read_part, read_toc
 from fs.format.blobmeta import (
+    BlobMetaHeader,
     chunk_info_range,
     chunk_rows,
     read_blob_meta,
     read_chunk_info,
     unpack_header,
 )
-from fs.format.blobtable import WHOLE_FEATURES, BlobFeature, BlobRecord
+from fs.format.blobtable import STARTUP_FEATURES, WHOLE_FEATURES, BlobFeature, BlobRecord
 from fs.format.bootstrap import Bootstrap
 from fs.format.chunkinfo import ChunkFlag
 from fs.format.chunkrow import DIGEST_SIZE, ChunkRow
@@ -28,6 +29,8 @@ _PIECE = 4 << 20
 #: In so many last bytes of a blob lies its table of contents.
 _TAIL = 64 << 10
 _FOREIGN = WHOLE_FEATURES | BlobFeature.ZRAN | BlobFeature.SEPARATE
+#: What a bootstrap may say of a blob that was made without knowing it.
+_HINTS = int(STARTUP_FEATURES | BlobFeature.CHUNKDICT_GENERATED)
 _IN_A_PIECE = ChunkFlag.BATCH | ChunkFlag.ZRAN
 
 Read = Callable[[int, int], bytes]
@@ -36,6 +39,7 @@ Read = Callable[[int, int], bytes]
 class _Parts(NamedTuple):
     """What a blob says of itself; `digests` is empty where it does not."""
 
+    header: BlobMetaHeader
     rows: list[ChunkRow]
     digests: bytes
 
@@ -57,12 +61,16 @@ def check_blob(
     blob = bootstrap.blobs[index]
     where = f"blob {blob.blob_id[:12]}"
     table = bootstrap.chunk_table(index)
+    if bootstrap.version == 6:
+        findings.expect(_RULE, f"{where}: digester", blob.digester, int(bootstrap.digester))
     if meta.exists():
         header, array = read_blob_meta(meta.read_bytes(), f"{where}: {meta.name}")
         rows = list(chunk_rows(array, header, where))
+        _compare_features(blob, header, f"{where}: {meta.name}", findings)
         _compare(blob, table, rows, f"{where}: {meta.name}", findings)
     if bootstrap.version == 6 and not is_foreign(blob):
         for part in _parts(blob, read, where):
+            _compare_features(blob, part.header, where, findings)
             _compare(blob, table, part.rows, where, findings)
             if part.digests:
                 _compare_digests(table, part.digests, where, findings)
@@ -79,7 +87,7 @@ def _parts(blob: BlobRecord, read: Read, where: str) -> Iterator[_Parts]:
     """The chunk information where the record points at, and where the TOC does."""
     offset, length = chunk_info_range(blob)
     header, array = read_chunk_info(read(offset, length), blob)
-    yield _Parts(list(chunk_rows(array, header, where)), b"")
+    yield _Parts(header, list(chunk_rows(array, header, where)), b"")
     if not blob.features & BlobFeature.HAS_TOC or not blob.toc_size:
         return
     start = blob.compressed_size - blob.toc_size
@@ -90,12 +98,23 @@ def _parts(blob: BlobRecord, read: Read, where: str) -> Iterator[_Parts]:
     content = {part.name: _content(part, read, where) for part in toc}
     if META in content and content[META] != bytes(array):
         raise VerifyError(f"{where}: two different tables of chunk information")
-    yield _Parts([], content.get(DIGESTS, b""))
+    yield _Parts(header, [], content.get(DIGESTS, b""))
     for name, data in content.items():
         if name == "blob.meta.header":
             found = unpack_header(data, f"{where}: {name}")
             if found != header:
                 raise VerifyError(f"{where}: two different headers of chunk information")
+
+
+def _compare_features(
+    blob: BlobRecord, header: BlobMetaHeader, where: str, findings: Findings
+) -> None:
+    """Those that readers act on are the same in both."""
+    other = blob.features ^ header.features
+    if other & ~_HINTS:
+        findings.add(_RULE, f"{where}: features {blob.features:#x}, there {header.features:#x}")
+    elif other & ~int(BlobFeature.STARTUP):
+        findings.notes.append(f"{where}: features {blob.features:#x}, there {header.features:#x}")
 
 
 def _content(part: TocEntry, read: Read, where: str) -> bytes:

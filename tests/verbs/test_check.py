@@ -5,22 +5,32 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from fs.format.blobtable import BlobFeature
+from fs.format.errors import Failure
 from fs.registry.store import open_reader
+from nydusify.checks.checking import check
 from nydusify.cli import main
+from nydusify.images.opened import ImagePlace
+from nydusify.report import Silence
 from tests.nydusify.images import pull
 from tests.parts.layers import LayerTar
 from tests.parts.plain import write_plain_image
 from tests.parts.registry import Registry
 from tests.parts.stacks import alpine
 
+#: Of the first blob's record in our bootstraps, the bits of its digester and features; and of
+#: those the one that says when the blob is to be fetched, and changes nothing that is read.
+FEATURES = range(8 * (4096 + 80), 8 * (4096 + 88))
+HINT = 8 * (4096 + 84) + BlobFeature.STARTUP.bit_length() - 1
 PARTS = ("manifest", "config", "bootstrap", "blob")
-FLIPS = 12
+#: In how many parts of a file a bit is changed.
+REGIONS = 16
 
 
 def digests_of(place: str) -> dict[str, str]:
@@ -31,10 +41,9 @@ def digests_of(place: str) -> dict[str, str]:
 
 
 @contextmanager
-def flipped(path: Path, rng: random.Random) -> Iterator[str]:
-    """A file with one bit changed; yields where, for messages."""
+def flipped(path: Path, bit: int) -> Iterator[str]:
+    """A file with this bit changed; yields where, for messages."""
     before = path.read_bytes()
-    bit = rng.randrange(8 * len(before))
     content = bytearray(before)
     content[bit // 8] ^= 1 << bit % 8
     path.write_bytes(content)
@@ -42,6 +51,15 @@ def flipped(path: Path, rng: random.Random) -> Iterator[str]:
         yield f"bit {bit} of {path.name[:12]}"
     finally:
         path.write_bytes(before)
+
+
+def bits_of(path: Path, regions: int | None = None) -> Iterator[int]:
+    """One bit, by chance, of each of so many equal parts of the file, or of every byte."""
+    size = path.stat().st_size
+    count = min(regions or size, size)
+    rng = random.Random(path.name)
+    for number in range(count):
+        yield rng.randrange(8 * (number * size // count), 8 * ((number + 1) * size // count))
 
 
 def test_what_convert_made_is_right(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,9 +97,8 @@ def test_any_bit_in_a_layout(part: str, images: Path, tmp_path: Path) -> None:
     shutil.copytree(images, layout)
     digest = digests_of(f"oci:{layout}:nydus")[part]
     path = layout / "blobs" / digest.replace(":", "/")
-    rng = random.Random(part)
-    for _ in range(FLIPS):
-        with flipped(path, rng) as where:
+    for bit in bits_of(path, REGIONS):
+        with flipped(path, bit) as where:
             assert main(["check", f"oci:{layout}:nydus"]) in (3, 4), where
     assert main(["check", f"oci:{layout}:nydus"]) == 0
 
@@ -93,11 +110,11 @@ def test_any_bit_of_a_layer_that_is_referred_to(images: Path, tmp_path: Path) ->
     source, target = f"oci:{layout}:plain", f"oci:{layout}:ref"
     assert main(["convert", "--oci-ref", "--source", source, "--target", target]) == 0
     layers = open_reader(source).resolve().manifest.layers
-    rng = random.Random(5)
-    for number in range(FLIPS):
-        layer = layout / "blobs" / layers[number % len(layers)].digest.replace(":", "/")
-        with flipped(layer, rng) as where:
-            assert main(["check", target]) in (3, 4), where
+    for layer in layers:
+        stored = layout / "blobs" / layer.digest.replace(":", "/")
+        for bit in bits_of(stored, REGIONS):
+            with flipped(stored, bit) as where:
+                assert main(["check", target]) in (3, 4), where
     assert main(["check", target]) == 0
 
 
@@ -110,9 +127,8 @@ def test_any_bit_that_a_registry_serves(part: str, images: Path, registry: Regis
     assert main(["convert", "--source", source, "--target", target]) == 0
     algorithm, _, encoded = digests_of(target)[part].partition(":")
     stored = registry.storage / f"docker/registry/v2/blobs/{algorithm}/{encoded[:2]}/{encoded}/data"
-    rng = random.Random(part)
-    for _ in range(4):
-        with flipped(stored, rng) as where:
+    for bit in bits_of(stored, 4):
+        with flipped(stored, bit) as where:
             assert main(["check", target]) not in (0, 1), where
     assert main(["check", target, "--source", source]) == 0
 
@@ -127,14 +143,68 @@ def test_any_bit_without_a_manifest(file: str, images: Path, tmp_path: Path) -> 
     words += ["--output-json", str(told)]
     assert main(words) == 0
     assert json.loads(told.read_text())["notes"] == []
-    rng = random.Random(file)
-    for _ in range(2 * FLIPS):
-        with flipped(bootstrap if file == "image.boot" else blob, rng) as where:
+    damaged = bootstrap if file == "image.boot" else blob
+    for bit in bits_of(damaged, 2 * REGIONS):
+        with flipped(damaged, bit) as where:
             told.unlink(missing_ok=True)
             code = main(words)
             notes = json.loads(told.read_text())["notes"] if told.exists() else []
             assert code in (3, 4) or notes, where
             assert code in (3, 4) or file == "image.boot", where
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A layout in which `plain` and `nydus` are so small that every byte can be tried."""
+    layout = tmp_path_factory.mktemp("small") / "images"
+    tar = LayerTar().add("a", data=b"small" * 20).add("dir/b", data=bytes(range(200)))
+    write_plain_image(f"oci:{layout}:plain", [tar.symlink("l", "a").tar()])
+    words = ["convert", "--source", f"oci:{layout}:plain", "--target", f"oci:{layout}:nydus"]
+    assert main(words) == 0
+    return layout
+
+
+@pytest.mark.scale
+@pytest.mark.parametrize("part", PARTS)
+def test_every_byte(part: str, small: Path) -> None:
+    digest = digests_of(f"oci:{small}:nydus")[part]
+    path = small / "blobs" / digest.replace(":", "/")
+    image = ImagePlace(f"oci:{small}:nydus")
+    for bit in bits_of(path, None if part != "blob" else 1000):
+        with flipped(path, bit) as where:
+            assert is_found(image, None), where
+    assert not is_found(image, None)
+
+
+@pytest.mark.scale
+def test_every_byte_of_a_blob_without_a_manifest(small: Path, tmp_path: Path) -> None:
+    bootstrap, blobs = pull(f"oci:{small}:nydus", tmp_path)
+    (blob,) = blobs.values()
+    assert_all_found(bits_of(blob), blob, bootstrap, small)
+
+
+def test_every_bit_that_says_what_a_blob_is(small: Path, tmp_path: Path) -> None:
+    bootstrap, _ = pull(f"oci:{small}:nydus", tmp_path)
+    assert_all_found(FEATURES, bootstrap, bootstrap, small)
+
+
+def assert_all_found(bits: Iterable[int], damaged: Path, bootstrap: Path, layout: Path) -> None:
+    image = ImagePlace(str(bootstrap), blob_dir=str(bootstrap.parent))
+    source = ImagePlace(f"oci:{layout}:plain")
+    assert not is_found(image, source)
+    for bit in bits:
+        if damaged != bootstrap or bit != HINT:
+            with flipped(damaged, bit) as where:
+                assert is_found(image, source), where
+
+
+def is_found(image: ImagePlace, source: ImagePlace | None) -> bool:
+    """Whether anything is said about the image, as by `check`."""
+    try:
+        found = check(image, source, Silence()).findings
+    except Failure:
+        return True
+    return not found.ok or bool(found.notes)
 
 
 CHANGES: dict[str, tuple[Callable[[LayerTar], LayerTar], str]] = {
