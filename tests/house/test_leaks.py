@@ -24,10 +24,11 @@ def await_cat(process: subprocess.Popen[bytes]) -> None:
 
 
 def test_process_with_the_mark_is_found_and_ended(tmp_path: Path) -> None:
-    environment = {**os.environ, leaks.MARK: "of-this-test"}
+    mark = f"of {tmp_path}"  # another session may be running this test
+    environment = {**os.environ, leaks.MARK: mark}
     with subprocess.Popen(["cat"], env=environment, stdin=PIPE, stdout=PIPE) as process:
         await_cat(process)
-        left = leaks.end_processes_of("of-this-test", tmp_path, grace=0.2)
+        left = leaks.end_processes_of(mark, tmp_path, grace=0.2)
         assert left == [f"process {process.pid}: cat"]
         assert process.wait(PATIENCE) == -9
 
