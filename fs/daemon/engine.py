@@ -15,6 +15,7 @@ import trio
 from fs.backend.blobs import BlobBackend
 from fs.cache.fetch import Fetcher
 from fs.cache.store import CacheStore
+from fs.daemon import heap
 from fs.daemon.order import Order, default_cache_dir
 from fs.format.errors import Failure
 from fs.image.record import ImageRecord
@@ -146,6 +147,7 @@ class Engine:
             del self._images[shared.key]
             await shared.image.close()
             self._leave(shared.origin_key, shared.origin)
+        await trio.to_thread.run_sync(heap.give_back)
 
     def _leave(self, key: Key, origin: Origin) -> None:
         origin.users -= 1

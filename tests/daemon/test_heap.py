@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-_PROGRAM = """
+_THREADS = """
 import ctypes, sys, threading
 from fs.daemon.heap import limit_heaps
 
@@ -36,7 +36,35 @@ libc.fclose(file)
 @pytest.mark.parametrize(("mode", "most"), [("limited", 2), ("as it is", 9)])
 def test_threads_share_heaps(tmp_path: Path, mode: str, most: int) -> None:
     told = tmp_path / "malloc.xml"
-    subprocess.run([sys.executable, "-c", _PROGRAM, str(told), mode], check=True)
+    subprocess.run([sys.executable, "-c", _THREADS, str(told), mode], check=True)
     heaps = told.read_text().count("<heap nr=")
     assert heaps <= most
     assert heaps > 2 or mode == "limited", "the test would show it"
+
+
+_HOLES = """
+import ctypes
+from fs.daemon.heap import give_back
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+pieces = [ctypes.c_void_p(libc.malloc(50_000)) for _ in range(1000)]
+for piece in pieces:
+    ctypes.memset(piece, 1, 50_000)
+for piece in pieces[:-1]:
+    libc.free(piece)
+before = resident()
+give_back()
+print(before - resident())
+"""
+
+
+def test_freed_pages_below_what_is_in_use_go_back() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _HOLES], check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout) > 40_000_000
