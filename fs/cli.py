@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,18 +21,64 @@ from fs.commandline import (
 from fs.format.errors import Failure
 from fs.reporting import reporting
 
-_EXAMPLES = """\
-examples:
+#: Of each verb, and under "" of the whole command. They stand in `--help` and are run by tests.
+_EXAMPLES = {
+    "": """\
   nydus-fs mount registry.example.com/app:nydus /mnt
-  nydus-fs mount oci:./layout:app /mnt
-  nydus-fs mount ./image.boot /mnt --blob-dir ./blobs
   nydus-fs status /mnt
   nydus-fs umount /mnt
-"""
+""",
+    "mount": """\
+  nydus-fs mount registry.example.com/app:nydus /mnt
+  nydus-fs mount oci:images:nydus /mnt
+  nydus-fs mount image.boot /mnt --blob-dir blobs
+  nydus-fs mount --trace app.trace registry.example.com/app:nydus /mnt
+""",
+    "umount": """\
+  nydus-fs umount /mnt
+  nydus-fs umount --lazy /mnt
+""",
+    "status": """\
+  nydus-fs status
+  nydus-fs status /mnt
+  nydus-fs status --json
+""",
+    "daemon": """\
+  nydus-fs daemon --cache-size 20G
+  nydus-fs daemon --stop
+""",
+    "cache": """\
+  nydus-fs cache ls
+  nydus-fs cache verify
+  nydus-fs cache prune --size 10G
+""",
+    "cache ls": """\
+  nydus-fs cache ls
+  nydus-fs cache ls --json
+""",
+    "cache prune": """\
+  nydus-fs cache prune --size 10G
+  nydus-fs cache prune
+""",
+    "cache verify": """\
+  nydus-fs cache verify
+  nydus-fs cache verify --json
+""",
+    "trace": """\
+  nydus-fs trace show app.trace
+""",
+    "trace show": """\
+  nydus-fs trace show app.trace
+  nydus-fs trace show app.trace --bootstrap image.boot
+  nydus-fs trace show --json app.trace
+""",
+}
 _SOURCE = """\
 SOURCE is a registry reference, oci:DIR[:TAG], or a bootstrap file together with
 --blob-dir, --backend-url or --backend-config.
 """
+#: Where the directories are if no option says so.
+_STATE_ROOT, _CACHE_DIR = "NYDUS_FS_STATE_ROOT", "NYDUS_FS_CACHE_DIR"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     top = Parser(
         prog="nydus-fs",
         description="Mount container images whose content is fetched when it is read.",
-        epilog=_EXAMPLES,
+        epilog=_examples(""),
         allow_abbrev=False,
     )
     top.add_version()
@@ -48,22 +95,27 @@ def parser() -> argparse.ArgumentParser:
         "mount",
         help="mount an image",
         description="Mount an image; returns when it can be used.",
-        epilog=_SOURCE,
+        epilog=_examples("mount") + "\n" + _SOURCE,
         allow_abbrev=False,
     )
     _add_mount_arguments(mount)
-    umount = verbs.add_parser("umount", help="unmount an image", allow_abbrev=False)
+    umount = verbs.add_parser(
+        "umount", help="unmount an image", epilog=_examples("umount"), allow_abbrev=False
+    )
     umount.add_argument("mountpoint", metavar="MOUNTPOINT")
     umount.add_argument(
         "-l", "--lazy", action="store_true", help="detach now, end when the last user has left"
     )
-    status = verbs.add_parser("status", help="show what mounts do", allow_abbrev=False)
+    status = verbs.add_parser(
+        "status", help="show what mounts do", epilog=_examples("status"), allow_abbrev=False
+    )
     status.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?")
     status.add_argument("--json", action="store_true", help="as one JSON list")
     daemon = verbs.add_parser(
         "daemon",
         help="start the daemon by hand",
         description="Start the daemon that serves all mounts; it stays until it is told to stop.",
+        epilog=_examples("daemon"),
         allow_abbrev=False,
     )
     daemon.add_argument("--foreground", action="store_true", help="serve here until told to stop")
@@ -80,10 +132,31 @@ def parser() -> argparse.ArgumentParser:
         levels = ("debug", "info", "warning", "error")
         verb.add_argument("--log-level", choices=levels, default="info")
     for verb in (mount, umount, status, daemon):
-        verb.add_argument("--state-root", metavar="DIR", help="where mounts keep their state")
-    _add_cache_verbs(verbs.add_parser("cache", help="look after fetched data", allow_abbrev=False))
-    _add_trace_verbs(verbs.add_parser("trace", help="look at recorded reads", allow_abbrev=False))
+        verb.add_argument(
+            "--state-root",
+            metavar="DIR",
+            default=os.environ.get(_STATE_ROOT) or None,
+            help=f"where mounts keep their state (${_STATE_ROOT} or, for root, /run/nydus-fs)",
+        )
+    cache = verbs.add_parser(
+        "cache",
+        help="look after fetched data",
+        epilog=_examples("cache"),
+        allow_abbrev=False,
+    )
+    _add_cache_verbs(cache)
+    trace = verbs.add_parser(
+        "trace",
+        help="look at recorded reads",
+        epilog=_examples("trace"),
+        allow_abbrev=False,
+    )
+    _add_trace_verbs(trace)
     return top
+
+
+def _examples(verb: str) -> str:
+    return "examples:\n" + _EXAMPLES[verb]
 
 
 def _add_trace_verbs(trace: argparse.ArgumentParser) -> None:
@@ -91,6 +164,7 @@ def _add_trace_verbs(trace: argparse.ArgumentParser) -> None:
         "show",
         help="print a trace",
         description="Print what was touched first: seconds, blob, decoded offset, length, files.",
+        epilog=_examples("trace show"),
         allow_abbrev=False,
     )
     show.add_argument("file", metavar="FILE")
@@ -100,11 +174,17 @@ def _add_trace_verbs(trace: argparse.ArgumentParser) -> None:
 
 def _add_cache_verbs(cache: argparse.ArgumentParser) -> None:
     verbs = cache.add_subparsers(dest="cache_verb", metavar="VERB", required=True)
-    ls = verbs.add_parser("ls", help="list the blobs, the one used last first", allow_abbrev=False)
+    ls = verbs.add_parser(
+        "ls",
+        help="list the blobs, the one used last first",
+        epilog=_examples("cache ls"),
+        allow_abbrev=False,
+    )
     prune = verbs.add_parser(
         "prune",
         help="delete blobs that nobody has open",
         description="Delete blobs that nobody has open, or with --size the least recently used.",
+        epilog=_examples("cache prune"),
         allow_abbrev=False,
     )
     prune.add_argument("--size", metavar="BYTES", type=size, help="free only down to so much")
@@ -112,10 +192,16 @@ def _add_cache_verbs(cache: argparse.ArgumentParser) -> None:
         "verify",
         help="check all chunks",
         description="Check every chunk by its digest; wrong ones will be fetched again.",
+        epilog=_examples("cache verify"),
         allow_abbrev=False,
     )
     for verb in (ls, prune, verify):
-        verb.add_argument("--cache-dir", metavar="DIR", help="where fetched data is kept")
+        verb.add_argument(
+            "--cache-dir",
+            metavar="DIR",
+            default=os.environ.get(_CACHE_DIR) or None,
+            help=f"where fetched data is kept (${_CACHE_DIR} or, for root, /var/lib/nydus-fs)",
+        )
         verb.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -135,6 +221,7 @@ def _add_mount_arguments(mount: argparse.ArgumentParser) -> None:
         help="what FILE describes, if it does not say so itself",
     )
     add_cache_arguments(mount)
+    mount.set_defaults(cache_dir=os.environ.get(_CACHE_DIR) or None)
     mount.add_argument(
         "--amplify",
         metavar="BYTES",

@@ -17,12 +17,28 @@ if TYPE_CHECKING:
 
     from fs.commandline import Parser
 
-_EXAMPLES = """\
-examples:
+#: Of each verb. They stand in `--help` and are run by tests.
+_EXAMPLES = {
+    "run": """\
+  lazyrun run --rm registry.example.com/app:nydus
   lazyrun run --rm -it registry.example.com/app:nydus sh
-  lazyrun run --rm -v $PWD:/src:ro -w /src -e DEBUG=1 127.0.0.1:5000/python:nydus python3 main.py
-  lazyrun run --rm --network none oci:./layout:app
-"""
+  lazyrun run --rm -v $PWD:/src:ro -w /src -e DEBUG=1 registry.example.com/app:nydus sh main.sh
+  lazyrun run --rm --network none oci:images:nydus
+  lazyrun run --name build registry.example.com/app:nydus true
+""",
+    "ps": """\
+  lazyrun ps
+  lazyrun ps -a
+  lazyrun ps -a --json
+""",
+    "rm": """\
+  lazyrun rm old
+  lazyrun rm -f build
+""",
+    "prune": """\
+  lazyrun prune
+""",
+}
 _RUN_NOTES = """\
 IMAGE is a registry reference, oci:DIR[:TAG] or another source that `nydus-fs mount` takes.
 Images that are not in Nydus format are pulled in full first. Options stand before
@@ -41,12 +57,12 @@ def parser() -> argparse.ArgumentParser:
     top = Parser(
         prog="lazyrun",
         description="Run containers from images that are loaded while they run.",
-        epilog=_EXAMPLES,
+        epilog=_examples("run"),
         allow_abbrev=False,
     )
     top.add_version()
     verbs = top.add_subparsers(dest="verb", metavar="VERB")
-    run = _verb(verbs, "run", "run a command in a new container", _EXAMPLES + "\n" + _RUN_NOTES)
+    run = _verb(verbs, "run", "run a command in a new container", "\n" + _RUN_NOTES)
     _add_run_arguments(run)
     listing = _verb(verbs, "ps", "list containers")
     listing.add_argument("-a", "--all", action="store_true", help="also those that have ended")
@@ -62,7 +78,7 @@ def _verb(
     verbs: argparse._SubParsersAction[Parser],
     name: str,
     text: str,
-    epilog: str | None = None,
+    notes: str = "",
 ) -> argparse.ArgumentParser:
     from runner.state import DEFAULT_ROOT
 
@@ -70,7 +86,7 @@ def _verb(
         name,
         help=text,
         description=f"{text[0].upper()}{text[1:]}.",
-        epilog=epilog,
+        epilog=_examples(name) + notes,
         allow_abbrev=False,
     )
     verb.add_argument(
@@ -81,6 +97,10 @@ def _verb(
         f" daemon state (default {DEFAULT_ROOT})",
     )
     return verb
+
+
+def _examples(verb: str) -> str:
+    return "examples:\n" + _EXAMPLES[verb]
 
 
 def _add_run_arguments(run: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from fs.daemon.control import EndingError
 from fs.daemon.order import DaemonOptions, default_state_root
 from fs.daemon.start import start
 from fs.daemon.state import await_end, lives, open_lock, starting
-from fs.format.errors import MountError, NotFoundError
+from fs.format.errors import MountError, NotFoundError, UnreachableError
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,5 +60,8 @@ def _stop(root: str) -> None:
             raise MountError(f"{root}: its daemon does not end")
     except EndingError:
         await_end(lock)
+    except UnreachableError:  # at its very end its sockets are gone, and it still has the lock
+        if not await_end(lock):
+            raise
     finally:
         os.close(lock)

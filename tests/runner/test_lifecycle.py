@@ -6,8 +6,6 @@ import fcntl
 import json
 import os
 import pty
-import re
-import select
 import signal
 import struct
 import subprocess
@@ -20,6 +18,7 @@ import pytest
 from fs.registry.store import open_reader
 from tests.parts.layers import LayerTar
 from tests.parts.plain import write_plain_image
+from tests.parts.terminal import read_until
 from tests.parts.waiting import PATIENCE, eventually
 from tests.runner.conftest import LAZYRUN, Lazyrun
 
@@ -172,20 +171,6 @@ def test_a_running_container_is_not_removed_unless_forced(lazyrun: Lazyrun) -> N
 def test_many_at_once(lazyrun: Lazyrun) -> None:
     processes = [subprocess.Popen(lazyrun.command("sh", "-c", f"exit {code}")) for code in range(6)]
     assert [process.wait(PATIENCE) for process in processes] == list(range(6))
-
-
-def read_until(master: int, wanted: bytes) -> bytes:
-    """What a terminal shows until it matches."""
-    shown = b""
-
-    def there() -> bool:
-        nonlocal shown
-        if select.select([master], [], [], 1)[0]:
-            shown += os.read(master, 4096)
-        return re.search(wanted, shown) is not None
-
-    eventually(there, f"{wanted!r} on the terminal", pause=0)
-    return shown
 
 
 def test_a_terminal(lazyrun: Lazyrun) -> None:

@@ -1,7 +1,7 @@
 """What the examples in help texts speak of, made real: images, registries, files, a container.
 
-`Scenery` is made once. Each verb's examples run in a directory of their own, in which `scene`
-has put what they name.
+`Scenery` is made once. Each verb's examples run in a directory of their own, in which one of
+`SCENES` has put what they name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fs.mounts import MNT_DETACH, umount
 from fs.registry.descriptor import Descriptor
 from fs.registry.mediatypes import OCI_INDEX
 from fs.registry.platform import default_platform, parse_platform
@@ -38,7 +37,7 @@ from tests.parts.registry import (
 )
 from tests.parts.waiting import PATIENCE
 
-_COMMANDS = Path(sys.executable).parent
+COMMANDS = Path(sys.executable).parent
 _PATH = "PATH=/bin:/sbin:/usr/bin:/usr/sbin"
 OTHER = "linux/arm64" if str(default_platform()) != "linux/arm64" else "linux/amd64"
 
@@ -70,8 +69,10 @@ class Scenery:
 
     def environment(self, place: Path) -> dict[str, str]:
         return os.environ | {
-            "PATH": f"{_COMMANDS}:{os.environ['PATH']}",
+            "PATH": f"{COMMANDS}:{os.environ['PATH']}",
             "LAZYRUN_ROOT": f"{place}/root",
+            "NYDUS_FS_STATE_ROOT": f"{place}/state",
+            "NYDUS_FS_CACHE_DIR": f"{place}/cache",
             "NYDUSIFY_CACHE": f"{place}/kept",
             "CONTAINERD_ADDRESS": str(self.containerd.address),
         }
@@ -165,20 +166,11 @@ def _copy(source: str, target: str, *more: str) -> None:
     assert main(["copy", "--source", source, "--target", target, *more]) == 0
 
 
-@contextmanager
-def scene(verb: str, scenery: Scenery, place: Path) -> Iterator[None]:
-    """`place` has all that the examples of `verb` name; a container runs if they want one."""
-    with ExitStack() as stack:
-        if prepare := _SCENES.get(verb):
-            prepare(scenery, place, stack)
-        yield
-
-
-def _images(scenery: Scenery, place: Path, _: ExitStack | None = None) -> None:
+def put_images(scenery: Scenery, place: Path, _: ExitStack | None = None) -> None:
     shutil.copytree(scenery.images, place / "images")
 
 
-def _files(scenery: Scenery, place: Path, _: ExitStack | None = None) -> None:
+def put_files(scenery: Scenery, place: Path, _: ExitStack | None = None) -> None:
     """An image as files: image.boot, and blobs/ with its blobs."""
     (place / "blobs").mkdir()
     bootstrap, _blobs = pull(f"oci:{scenery.images}:nydus", place / "blobs")
@@ -186,18 +178,18 @@ def _files(scenery: Scenery, place: Path, _: ExitStack | None = None) -> None:
 
 
 def _images_and_files(scenery: Scenery, place: Path, _: ExitStack) -> None:
-    _images(scenery, place)
-    _files(scenery, place)
+    put_images(scenery, place)
+    put_files(scenery, place)
 
 
 def _convert(scenery: Scenery, place: Path, _: ExitStack) -> None:
-    _images(scenery, place)
+    put_images(scenery, place)
     shutil.copy(scenery.certificate, place / "ca.pem")
     shutil.copy(scenery.certificate.parent / "login.json", place)
     _copy(f"oci:{scenery.images}:1", f"docker-archive:{place}/saved.tar")
 
 
-def _directories(_: Scenery, place: Path, stack: ExitStack) -> None:
+def _directories(_: Scenery, place: Path, __: ExitStack) -> None:
     """What file systems are built from; one of them is mounted."""
     for name in ("app", "new", "rootfs"):
         (place / name / "etc").mkdir(parents=True)
@@ -206,7 +198,6 @@ def _directories(_: Scenery, place: Path, stack: ExitStack) -> None:
     for name in ("blobs", "images", "mnt", "out"):
         (place / name).mkdir()
     (place / "layer.tar.gz").write_bytes(gzip.compress(_app().tar()))
-    stack.callback(_unmount, place / "mnt")
 
 
 def _layers(_: Scenery, place: Path, __: ExitStack) -> None:
@@ -219,7 +210,7 @@ def _layers(_: Scenery, place: Path, __: ExitStack) -> None:
 
 
 def _bootstraps(scenery: Scenery, place: Path, _: ExitStack) -> None:
-    _images(scenery, place)
+    put_images(scenery, place)
     (place / "bootstraps").mkdir()
     for tag, target in (("a", "bootstraps/a.boot"), ("b", "new.boot")):
         work = place / tag
@@ -227,7 +218,7 @@ def _bootstraps(scenery: Scenery, place: Path, _: ExitStack) -> None:
         pull(f"oci:{scenery.images}:{tag}", work)[0].rename(place / target)
 
 
-def _container(scenery: Scenery, place: Path, stack: ExitStack) -> None:
+def run_container(scenery: Scenery, place: Path, stack: ExitStack) -> None:
     """The container `build` runs; and somebody else's overlay mount has been written to."""
     for name in ("data", "lower", "upper"):
         (place / name).mkdir()
@@ -236,7 +227,7 @@ def _container(scenery: Scenery, place: Path, stack: ExitStack) -> None:
     with overlay_mount([place / "lower"], place / "overlay", place / "upper") as merged:
         (merged / "b").write_text("written")
     run = [
-        str(_COMMANDS / "lazyrun"),
+        str(COMMANDS / "lazyrun"),
         "run",
         "-i",
         "--rm",
@@ -259,9 +250,9 @@ def _container(scenery: Scenery, place: Path, stack: ExitStack) -> None:
 
 
 def _traced(scenery: Scenery, place: Path, _: ExitStack) -> None:
-    _images(scenery, place)
+    put_images(scenery, place)
     subprocess.run(
-        [str(_COMMANDS / "lazyrun"), "run", "--rm", "--trace", "app.trace", "oci:images:nydus"],
+        [str(COMMANDS / "lazyrun"), "run", "--rm", "--trace", "app.trace", "oci:images:nydus"],
         cwd=place,
         env=scenery.environment(place),
         stdout=subprocess.DEVNULL,
@@ -275,34 +266,27 @@ def _kept(scenery: Scenery, place: Path, _: ExitStack) -> None:
     assert main([*words, "--layer-cache", f"{place}/kept"]) == 0
 
 
-def _disk(scenery: Scenery, place: Path, stack: ExitStack) -> None:
-    _files(scenery, place)
+def _disk(scenery: Scenery, place: Path, _: ExitStack) -> None:
+    put_files(scenery, place)
     (place / "mnt").mkdir()
-    stack.callback(_unmount, place / "mnt")
 
 
-def _unmount(point: Path) -> None:
-    """Whoever serves it, if it is mounted; a daemon that nobody needs any more has then ended."""
-    if os.path.ismount(point):
-        done = subprocess.run([_COMMANDS / "nydus-fs", "umount", point], capture_output=True)
-        if done.returncode:
-            umount(point, MNT_DETACH)
-
-
-_SCENES: dict[str, Callable[[Scenery, Path, ExitStack], None]] = {
-    "convert": _convert,
-    "check": _images_and_files,
-    "chunkdict": _images,
-    "commit": _container,
-    "compact": _files,
-    "create": _directories,
-    "export": _disk,
-    "inspect": _images_and_files,
-    "merge": _layers,
-    "pack": _directories,
-    "build": _directories,
-    "stat": _bootstraps,
-    "unpack": _files,
-    "cache": _kept,
-    "optimize": _traced,
+Scene = Callable[[Scenery, Path, ExitStack], None]
+#: For each verb, what its examples name. The stack ends what runs for them.
+SCENES: dict[str, Scene] = {
+    "nydusify convert": _convert,
+    "nydusify check": _images_and_files,
+    "nydusify chunkdict": put_images,
+    "nydusify commit": run_container,
+    "nydusify compact": put_files,
+    "nydusify create": _directories,
+    "nydusify export": _disk,
+    "nydusify inspect": _images_and_files,
+    "nydusify merge": _layers,
+    "nydusify pack": _directories,
+    "nydusify build": _directories,
+    "nydusify stat": _bootstraps,
+    "nydusify unpack": put_files,
+    "nydusify cache": _kept,
+    "nydusify optimize": _traced,
 }

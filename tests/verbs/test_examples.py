@@ -6,24 +6,41 @@ Only names differ: a registry of the tests' for the one of the help, and so on, 
 
 from __future__ import annotations
 
-import json
-import subprocess
-import tarfile
-from collections.abc import Callable, Iterator
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
-from fs.format.versions import open_bootstrap
-from fs.registry.platform import parse_platform
-from fs.registry.store import open_reader
+import fs.cli
+import runner.cli
+from fs.daemon.state import records
 from nydusify.cli import COMMANDS
 from tests.parts.containerd import start_containerd
 from tests.parts.printed import printed_examples
 from tests.parts.registry import Registry
-from tests.parts.waiting import PATIENCE
-from tests.verbs.scenes import OTHER, Scenery, build_scenery, scene
+from tests.verbs.effects import (
+    Effect,
+    all_of,
+    answers,
+    bootstrap,
+    containers,
+    daemon,
+    files,
+    frees,
+    image,
+    lacks,
+    mounted,
+    run_line,
+    says,
+    tagged,
+    tar,
+    then,
+    tree,
+)
+from tests.verbs.mounting import MOUNTING_SCENES, clear_away
+from tests.verbs.scenes import OTHER, SCENES, Scenery, build_scenery
 
 pytestmark = [
     pytest.mark.root,
@@ -36,99 +53,24 @@ pytestmark = [
 ]
 
 
-class Run(NamedTuple):
-    """What an example printed, where it ran, and the registry that it spoke of."""
-
-    output: str
-    place: Path
-    registry: Registry
-
-
-Effect = Callable[[Run], object]
-
-
-def image(place: str, *, nydus: bool = True, platform: str | None = None) -> Effect:
-    """It can be had under this name; HOST is the registry."""
-
-    def holds(run: Run) -> None:
-        name = place.replace("HOST", run.registry.host).replace("oci:", f"oci:{run.place}/")
-        reader = open_reader(name.replace("archive:", f"archive:{run.place}/"))
-        try:
-            wanted = parse_platform(platform) if platform else None
-            assert reader.resolve(wanted, nydus=nydus).manifest.layers
-        finally:
-            reader.close()
-
-    return holds
-
-
-def bootstrap(pattern: str) -> Effect:
-    def holds(run: Run) -> None:
-        (path,) = run.place.glob(pattern)
-        assert open_bootstrap(path.read_bytes(), str(path)).inode_count > 1
-
-    return holds
-
-
-def files(pattern: str, count: int) -> Effect:
-    """So many match, and none is empty."""
-
-    def holds(run: Run) -> None:
-        found = list(run.place.glob(pattern))
-        assert len(found) == count
-        assert all(path.stat().st_size for path in found)
-
-    return holds
-
-
-def says(*words: str) -> Effect:
-    def holds(run: Run) -> None:
-        assert [word for word in words if word not in run.output] == []
-
-    return holds
-
-
-def answers(*keys: str) -> Effect:
-    """Every line is JSON, the first one with these keys if it is a map."""
-
-    def holds(run: Run) -> None:
-        lines: list[Any] = [json.loads(line) for line in run.output.splitlines()]
-        assert lines
-        assert [key for key in keys if key not in lines[0]] == []
-
-    return holds
-
-
-def tagged(repository: str, tag: str) -> Effect:
-    """The registry has it, and it is no image."""
-    path = f"docker/registry/v2/repositories/{repository}/_manifests/tags/{tag}/current/link"
-    return lambda run: (run.registry.storage / path).read_bytes()
-
-
-def tree(path: str) -> Effect:
-    return lambda run: (run.place / path).read_bytes()
-
-
-def tar(path: str, name: str) -> Effect:
-    def holds(run: Run) -> None:
-        with tarfile.open(run.place / path) as archive:
-            assert archive.getmember(name).isfile()
-
-    return holds
-
-
-def all_of(*effects: Effect) -> Effect:
-    return lambda run: [effect(run) for effect in effects]
-
-
+ALL_SCENES = SCENES | MOUNTING_SCENES
 PACKED = (
     all_of(bootstrap("out/app.boot"), files("out/*", 2)),
     all_of(bootstrap("out/new.boot"), files("out/*", 4)),
     tree("mnt/etc/note"),
 )
+SHOWN = all_of(mounted("mnt"), tree("mnt/etc/app"))
+UNMOUNT = then("nydus-fs umount /mnt")
+RUN = (
+    says("settings of app"),
+    says("\n42\n"),
+    says("DEBUG is 1 in /src"),
+    says("settings of app"),
+    containers(build=0),
+)
 #: For each verb what its examples lead to, in their order.
 EFFECTS: dict[str, tuple[Effect, ...]] = {
-    "convert": (
+    "nydusify convert": (
         image("HOST/app:1-nydus"),
         image("oci:images:app"),
         image("oci:images:app"),
@@ -146,33 +88,83 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
         all_of(image("HOST/app:again"), tagged("cache", "app")),
         image("oci:images:plain", nydus=False),
     ),
-    "check": (says("filesystem: ok"), answers("ok"), says("blobs: ok")),
-    "chunkdict": (image("oci:images:dict"), bootstrap("dict.boot")),
-    "commit": (image("HOST/app:built"), image("HOST/app:built"), image("HOST/app:changed")),
-    "compact": (image("HOST/app:small"), bootstrap("new.boot")),
-    "copy": (image("HOST/mirror/app:nydus"), tar("app.tar", "index.json")),
-    "create": (
+    "nydusify check": (says("filesystem: ok"), answers("ok"), says("blobs: ok")),
+    "nydusify chunkdict": (image("oci:images:dict"), bootstrap("dict.boot")),
+    "nydusify commit": (
+        image("HOST/app:built"),
+        image("HOST/app:built"),
+        image("HOST/app:changed"),
+    ),
+    "nydusify compact": (image("HOST/app:small"), bootstrap("new.boot")),
+    "nydusify copy": (image("HOST/mirror/app:nydus"), tar("app.tar", "index.json")),
+    "nydusify create": (
         files("images/*", 2),
         all_of(bootstrap("layer.boot"), files("blobs/*", 1)),
         all_of(bootstrap("layer.boot"), files("blobs/*", 2)),
     ),
-    "export": (files("app.disk", 1), files("blobs/image.boot.disk", 1), tree("mnt/etc/app")),
-    "inspect": (says("/var/waste"), answers(), answers()),
-    "merge": (bootstrap("merged.boot"), says("images/")),
-    "pack": PACKED,
-    "build": PACKED,
-    "slim": (files("app.trace", 1), all_of(image("HOST/app:slim"), files("left-out.json", 1))),
-    "stat": (says("Chunks:"), answers(), says("Chunks:")),
-    "unpack": (tar("app.tar", "etc/app"), tree("rootfs/etc/app")),
-    "cache": (says("sha256"), says(""), says("")),
-    "optimize": (
+    "nydusify export": (
+        files("app.disk", 1),
+        files("blobs/image.boot.disk", 1),
+        tree("mnt/etc/app"),
+    ),
+    "nydusify inspect": (says("/var/waste"), answers(), answers()),
+    "nydusify merge": (bootstrap("merged.boot"), says("images/")),
+    "nydusify pack": PACKED,
+    "nydusify build": PACKED,
+    "nydusify slim": (
+        files("app.trace", 1),
+        all_of(image("HOST/app:slim"), files("left-out.json", 1)),
+    ),
+    "nydusify stat": (says("Chunks:"), answers(), says("Chunks:")),
+    "nydusify unpack": (tar("app.tar", "etc/app"), tree("rootfs/etc/app")),
+    "nydusify cache": (says("sha256"), says(""), says("")),
+    "nydusify optimize": (
         image("HOST/listening/app:fast"),
         image("oci:images:fast"),
         image("oci:images:fast"),
     ),
+    "nydus-fs": (SHOWN, says("/mnt", "app:nydus"), mounted("mnt", there=False)),
+    "nydus-fs mount": (
+        all_of(SHOWN, UNMOUNT),
+        all_of(SHOWN, UNMOUNT),
+        all_of(SHOWN, UNMOUNT),
+        all_of(SHOWN, UNMOUNT, files("app.trace", 1)),
+    ),
+    "nydus-fs umount": (
+        all_of(mounted("mnt", there=False), then("nydus-fs mount oci:images:nydus /mnt")),
+        mounted("mnt", there=False),
+    ),
+    "nydus-fs status": (
+        says("/mnt", "images:nydus"),
+        says("/mnt", "images:nydus"),
+        answers("mountpoint", "alive"),
+    ),
+    "nydus-fs daemon": (daemon(alive=True), daemon(alive=False)),
+    "nydus-fs cache": (says(" chunks "), says("right"), frees(something=False)),
+    "nydus-fs cache ls": (says(" chunks "), answers("blob", "ready")),
+    "nydus-fs cache prune": (
+        frees(something=False),
+        frees(something=True),
+    ),
+    "nydus-fs cache verify": (says("right"), answers("blob", "wrong")),
+    "nydus-fs trace": (says("/etc/app"),),
+    "nydus-fs trace show": (says("/etc/app"), says("/etc/app"), answers("source", "touches")),
+    "lazyrun": RUN,
+    "lazyrun run": RUN,
+    "lazyrun ps": (
+        all_of(says("build"), lacks("old")),
+        says("build", "old"),
+        answers("id", "name", "status"),
+    ),
+    "lazyrun rm": (containers(build=None), containers()),
+    "lazyrun prune": (files("root/store/snapshots/*", 0),),
 }
 #: What is typed where an example reads it.
-TYPED = {"inspect": "stats\nls /etc\n"}
+TYPED = {
+    "nydusify inspect": "stats\nls /etc\n",
+    "lazyrun": "echo $((6*7)); exit\n",
+    "lazyrun run": "echo $((6*7)); exit\n",
+}
 
 
 @pytest.fixture(scope="module")
@@ -187,28 +179,38 @@ def scenery(
         yield made
 
 
-@pytest.mark.parametrize("verb", [command.name for command in COMMANDS])
-def test_examples_do_what_they_say(verb: str, scenery: Scenery, tmp_path: Path) -> None:
-    told = run(f"nydusify {verb} --help", scenery, tmp_path)
+@pytest.fixture
+def place(scenery: Scenery, tmp_path: Path) -> Iterator[Path]:
+    """Nothing that an example mounted, started or ran is left, nor anything in default places."""
+    yield tmp_path
+    clear_away(scenery, tmp_path)
+    assert [
+        record for record in records(None) if record.mountpoint.startswith(f"{tmp_path}/")
+    ] == []
+
+
+def verbs_below(command: ArgumentParser) -> Iterator[str]:
+    """A command, its verbs, and their own."""
+    yield command.prog
+    for action in command._actions:
+        for verb in (action.choices or {}).values() if isinstance(action.choices, dict) else ():
+            yield from verbs_below(verb)
+
+
+VERBS = [
+    *(f"nydusify {command.name}" for command in COMMANDS),
+    *verbs_below(fs.cli.parser()),
+    *verbs_below(runner.cli.parser()),
+]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_examples_do_what_they_say(verb: str, scenery: Scenery, place: Path) -> None:
+    told = run_line(f"{verb} --help", scenery, place)
     examples = printed_examples(told.output)
     assert len(examples) == len(EFFECTS[verb]), "an example without its effect"
-    with scene(verb, scenery, tmp_path):
+    with ExitStack() as stack:
+        if prepare := ALL_SCENES.get(verb):
+            prepare(scenery, place, stack)
         for example, effect in zip(examples, EFFECTS[verb], strict=True):
-            effect(run(example, scenery, tmp_path, TYPED.get(verb, "")))
-
-
-def run(example: str, scenery: Scenery, place: Path, typed: str = "") -> Run:
-    """The example by a shell in `place`; it must succeed."""
-    for word, real in scenery.words(place).items():
-        example = example.replace(word, real)
-    done = subprocess.run(
-        ["bash", "-c", example],
-        cwd=place,
-        env=scenery.environment(place),
-        input=typed,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert done.returncode == 0, f"{example}\n{done.stderr}"
-    return Run(done.stdout, place, scenery.registry)
+            effect(run_line(example, scenery, place, TYPED.get(verb, "")))
