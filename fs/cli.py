@@ -118,16 +118,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=_examples("daemon"),
         allow_abbrev=False,
     )
-    daemon.add_argument("--foreground", action="store_true", help="serve here until told to stop")
-    daemon.add_argument(
-        "--cache-size",
-        metavar="BYTES",
-        type=size,
-        help="for all mounts that do not say: what a cache directory may take on disk (20G)",
-    )
-    daemon.add_argument("--stop", action="store_true", help="unmount all and end the daemon")
+    _add_daemon_arguments(daemon)
     umount.add_argument("--json", action="store_true", help="say so in JSON")
-    daemon.add_argument("--json", action="store_true", help="describe the daemon in JSON")
     for verb in (mount, daemon):
         levels = ("debug", "info", "warning", "error")
         verb.add_argument("--log-level", choices=levels, default="info")
@@ -157,6 +149,18 @@ def parser() -> argparse.ArgumentParser:
 
 def _examples(verb: str) -> str:
     return "examples:\n" + _EXAMPLES[verb]
+
+
+def _add_daemon_arguments(daemon: argparse.ArgumentParser) -> None:
+    daemon.add_argument("--foreground", action="store_true", help="serve here until told to stop")
+    daemon.add_argument(
+        "--cache-size",
+        metavar="BYTES",
+        type=size,
+        help="for all mounts that do not say: what a cache directory may take on disk (20G)",
+    )
+    daemon.add_argument("--stop", action="store_true", help="unmount all and end the daemon")
+    daemon.add_argument("--json", action="store_true", help="describe the daemon in JSON")
 
 
 def _add_trace_verbs(trace: argparse.ArgumentParser) -> None:
