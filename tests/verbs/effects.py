@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from fs.daemon.state import lives
 from fs.format.versions import open_bootstrap
 from fs.registry.platform import parse_platform
 from fs.registry.store import open_reader
+from nydusify.images.opened import ImagePlace, open_image
 from tests.parts.leaks import mount_points
 from tests.parts.registry import Registry
 from tests.parts.terminal import type_at_prompt
@@ -65,6 +67,20 @@ def files(pattern: str, count: int) -> Effect:
         found = list(run.place.glob(pattern))
         assert len(found) == count
         assert all(path.stat().st_size for path in found)
+
+    return holds
+
+
+def blobs_of(layout: str, directory: str) -> Effect:
+    """The directory has the blobs of the image in a layout, and nothing else."""
+
+    def holds(run: Run) -> None:
+        with (
+            tempfile.TemporaryDirectory() as work,
+            open_image(ImagePlace(f"oci:{run.place}/{layout}"), Path(work)) as opened,
+        ):
+            named = {record.blob_id for record in opened.bootstrap.blobs}
+        assert {path.name for path in (run.place / directory).iterdir()} == named != set()
 
     return holds
 
