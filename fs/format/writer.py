@@ -50,6 +50,7 @@ class BootstrapOptions:
     digester: Digester = Digester.BLAKE3
     block_size: int = 4096
     prefetch: Sequence[Node] = ()
+    extra_flags: int = 0
     root_ino: int = 1
     blob_alignment: int = 0x80000
 
@@ -169,7 +170,7 @@ def _flags(inodes: Inodes, blobs: Sequence[BlobRecord], options: BootstrapOption
     features = 0
     for blob in blobs:
         features |= blob.features
-    flags = rafs6.SuperFlag.EXPLICIT_UID_GID
+    flags = options.extra_flags | rafs6.SuperFlag.EXPLICIT_UID_GID
     flags |= rafs6.COMPRESSOR_FLAGS[options.compressor] | rafs6.DIGESTER_FLAGS[options.digester]
     if inodes.has_xattrs:
         flags |= rafs6.SuperFlag.HAS_XATTR

@@ -9,6 +9,7 @@ from typing import BinaryIO, cast
 
 from fs.format.bootstrap import Bootstrap
 from fs.format.errors import FormatError, local_errors
+from fs.format.rafs6 import SuperFlag
 from fs.format.tree import Node
 from fs.format.walk import load_tree, paths, walk
 from fs.format.writer import BootstrapOptions, write_bootstrap
@@ -54,6 +55,7 @@ def _is_canonical(
         compressor=bootstrap.compressor,
         digester=bootstrap.digester,
         block_size=bootstrap.block_size,
+        extra_flags=bootstrap.flags & SuperFlag.ENCRYPTION_NONE,  # said, or left out
         prefetch=[node_at(root, names[nid]) for nid in prefetch],
     )
     with local_errors(path), path.open("rb") as file:
