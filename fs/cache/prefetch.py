@@ -141,7 +141,16 @@ class Prefetch:
             await self._load(self._remainder(), last=True)
             self._raise_failure()
             if self._failure is None:
-                await self._image.settle()
+                await self._finish()
+
+    async def _finish(self) -> None:
+        """What readers were fetching already is waited for, and fetched if they did not get it."""
+        for cache in await self._image.all_blobs():
+            await cache.idle()
+        await self._load(self._remainder(), last=True)
+        self._raise_failure()
+        if self._failure is None:
+            await self._image.settle()
 
     async def _first(self) -> AsyncGenerator[Range]:
         """What was made for the start and what is listed, each blob when its turn comes."""

@@ -154,6 +154,28 @@ def test_whole_blob_is_called_whole_before_the_daemon_ends(
     trio.run(main)
 
 
+def test_all_waits_for_what_readers_are_fetching(listed: BuiltImage, tmp_path: Path) -> None:
+    async def main() -> None:
+        event, wait = gate()
+        async with opened(listed, tmp_path) as made:
+            made.backend.before = wait
+            cache = await made.image.blob(0)
+            rows = range(len(cache.table))
+            for number in range(_FILES):
+                nid = made.nid(f"file-{number:02}")
+                made.nursery.start_soon(made.image.read, nid, 0, 4 * _CHUNK)
+            await _until(lambda: cache.missing(rows) == [])
+            prefetch = await _begin(made, "all")
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert prefetch.status()["state"] == "all"
+            event.set()
+            await _until(lambda: prefetch.status()["state"] == "done")
+            assert made.image.is_local()
+            _assert_called_whole(listed, tmp_path)
+
+    trio.run(main)
+
+
 def _assert_called_whole(listed: BuiltImage, directory: Path) -> None:
     prefix = f"{directory}/{listed.record.blob_id}.blob"
     bits = Path(prefix + ".data.chunk_map").read_bytes()
