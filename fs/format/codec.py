@@ -50,6 +50,9 @@ class ZstdSearch(NamedTuple):
     target_length: int
 
 
+#: A level of zstd, or a search of one's own.
+ZstdEffort = int | ZstdSearch
+
 #: "btopt", as level 16 has it, but with matches of three bytes, which machine code is full of,
 #: and looking for them in tables that stay in a core's cache: most of what level 18 brings
 #: in a third of its time.
@@ -68,7 +71,7 @@ class _ThreadState(threading.local):
     """zstd contexts, one per thread: they are costly to make and not thread-safe."""
 
     def __init__(self) -> None:
-        self.compressors: dict[int | ZstdSearch, zstandard.ZstdCompressor] = {}
+        self.compressors: dict[ZstdEffort, zstandard.ZstdCompressor] = {}
         self.decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
         self.of_layers = zstandard.ZstdDecompressor(max_window_size=_MAX_LAYER_WINDOW)
 
@@ -92,7 +95,7 @@ def compress(compressor: int, data: Data, level: int | None = None) -> bytes:
     raise FormatError(f"unknown compressor {compressor}")
 
 
-def compress_zstd(data: Data, how: int | ZstdSearch) -> bytes:
+def compress_zstd(data: Data, how: ZstdEffort) -> bytes:
     """`data` as one frame, at a level or with a search of the caller's."""
     found = _state.compressors.get(how)
     if found is None:
@@ -172,7 +175,7 @@ def digest(digester: int, data: Data) -> bytes:
     raise FormatError(f"unknown digest algorithm {digester}")
 
 
-def _zstd_compressor(how: int | ZstdSearch) -> zstandard.ZstdCompressor:
+def _zstd_compressor(how: ZstdEffort) -> zstandard.ZstdCompressor:
     if isinstance(how, int):
         return zstandard.ZstdCompressor(how, write_content_size=True, write_checksum=False)
     parameters = zstandard.ZstdCompressionParameters(

@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
@@ -67,7 +68,8 @@ class BlobBuilder:
 
     Pieces smaller than half of `batch_size` are put together in batches of up to that; 0: none.
     `shared` counts the additions that found their chunk already there, `shared_size` their bytes.
-    `repacked` bytes, decoded, were packed a second time.
+    `repacked` bytes, decoded, were packed a second time. `effort`: of zstd, where it is
+    not the one of all other blobs.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class BlobBuilder:
         *,
         batch_size: int = 0,
         known: KnownChunks | None = None,
+        effort: codec.ZstdEffort | None = None,
     ) -> None:
         self.chunks = LayerChunks()
         self.shared = self.shared_size = self.repacked = 0
@@ -92,8 +95,9 @@ class BlobBuilder:
         batch_size = 0 if options.compressor == Compressor.NONE else batch_size
         first = path.with_name(path.name + ".first")
         self._ranked = _Ranked(path.with_name(path.name + ".ranked"))
-        self._first = _Section(first, self.chunks, options, pool, batch_size)
-        self._rest = _Section(path, self.chunks, options, pool, batch_size)
+        pack = _packer(options.compressor, effort)
+        self._first = _Section(first, self.chunks, pack, pool, batch_size)
+        self._rest = _Section(path, self.chunks, pack, pool, batch_size)
 
     def add(self, piece: bytes | int, rank: int | None = None) -> int:
         """The preliminary number of the chunk `piece`; an int stands for so many zeros.
@@ -280,7 +284,7 @@ class _Section:
         self,
         path: Path,
         chunks: LayerChunks,
-        options: BlobOptions,
+        pack: Callable[[bytes], bytes],
         pool: ThreadPoolExecutor,
         batch_size: int,
     ) -> None:
@@ -290,7 +294,7 @@ class _Section:
         self.hash = hashlib.sha256()
         self.size = 0
         self._chunks = chunks
-        self._options = options
+        self._pack = pack
         self._pool = pool
         self._batch_size = batch_size
         self._batch: list[int] = []
@@ -350,7 +354,7 @@ class _Section:
             self._submit()
 
     def _submit(self) -> None:
-        future = self._pool.submit(_compressed, self._options.compressor, self._pieces)
+        future = self._pool.submit(_compressed, self._pack, self._pieces)
         self._queue.append(_Job(self._groups, future, self._job_size))
         self._queued += self._job_size
         self._groups, self._pieces, self._job_size = [], [], 0
@@ -389,11 +393,17 @@ class _Section:
         self.batches.append(BatchContext(stored_size, whole))
 
 
-def _compressed(compressor: int, groups: Sequence[Sequence[bytes]]) -> list[bytes]:
+def _packer(compressor: Compressor, effort: codec.ZstdEffort | None) -> Callable[[bytes], bytes]:
+    if effort is not None and compressor == Compressor.ZSTD:
+        return partial(codec.compress_zstd, how=effort)
+    return partial(codec.compress, compressor)
+
+
+def _compressed(pack: Callable[[bytes], bytes], groups: Sequence[Sequence[bytes]]) -> list[bytes]:
     """Each group compressed as one, or as it is if that is no longer. Runs in the pool."""
     stored = []
     for pieces in groups:
         whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        packed = codec.compress(compressor, whole)
+        packed = pack(whole)
         stored.append(packed if len(packed) < len(whole) else whole)
     return stored

@@ -119,7 +119,7 @@ def _pieces(chunks: LayerChunks, batches: Sequence[BatchContext]) -> _Pieces:
     return pieces
 
 
-def _ways(pieces: _Pieces, missing: int) -> Sequence[int | codec.ZstdSearch]:
+def _ways(pieces: _Pieces, missing: int) -> Sequence[codec.ZstdEffort]:
     """How to pack what is to become `missing` bytes smaller, one after the other."""
     if sum(pieces.decoded) > _SMALL:
         return (_FIRST,)
@@ -149,7 +149,7 @@ class _Pass:
         data: Data,
         goal: int,
         pieces: _Pieces,
-        how: int | codec.ZstdSearch,
+        how: codec.ZstdEffort,
         pool: ThreadPoolExecutor,
     ) -> None:
         self._path = data.path
@@ -190,7 +190,7 @@ class _Pass:
         out.write(data)
 
 
-def _packed(stored: bytes, size: int, how: int | codec.ZstdSearch) -> bytes:
+def _packed(stored: bytes, size: int, how: codec.ZstdEffort) -> bytes:
     """The piece packed so, or as it was if that is no longer. Runs in the pool."""
     whole = codec.decompress(Compressor.ZSTD, stored, size)
     packed = codec.compress_zstd(whole, how)

@@ -48,11 +48,13 @@ class OptimizeOptions:
     """One of `trace`, `prefetch_files` and `recording` says what the start-up set is; else a guess,
     with `arguments` in place of the image's command if there are any.
 
-    `keep_trace` is where a recorded trace is kept. The result does not depend on `threads`.
+    `keep_trace` is where a recorded trace is kept; `level` is zstd's, for the set. The result does
+    not depend on `threads`.
     """
 
     source: ImagePlace
     target: str
+    level: int
     target_store: StoreOptions = field(default_factory=StoreOptions)
     trace: Path | None = None
     prefetch_files: Path | None = None
@@ -100,7 +102,9 @@ def optimize(options: OptimizeOptions, progress: Progress) -> Optimized:
         with opened.contents(work) as contents:
             chosen = _choose(options, opened, contents, work, progress)
             progress.step("copying the start-up set", 0)
-            moved = move_startup(opened.bootstrap, contents, list(chosen), work, options.threads)
+            moved = move_startup(
+                opened.bootstrap, contents, list(chosen), work, options.threads, options.level
+            )
         comment = "Nydus start-up blob"
         done = republish(opened, moved.stack, [moved.blob], writer, work, progress, comment=comment)
         return Optimized(
@@ -154,7 +158,12 @@ class Moved(NamedTuple):
 
 
 def move_startup(
-    bootstrap: Bootstrap, contents: Contents, chosen: Sequence[Place], work: Path, threads: int
+    bootstrap: Bootstrap,
+    contents: Contents,
+    chosen: Sequence[Place],
+    work: Path,
+    threads: int,
+    effort: int,
 ) -> Moved:
     """Copy the chunks of `chosen` to a new blob below `work`, and point files to it.
 
@@ -171,7 +180,9 @@ def move_startup(
     batch_size = min(DEFAULT_BATCH_SIZE, bootstrap.chunk_size) if batched else 0
     with (
         ThreadPoolExecutor(threads, "compress") as pool,
-        closing(BlobBuilder(work / "startup", options, pool, batch_size=batch_size)) as builder,
+        closing(
+            BlobBuilder(work / "startup", options, pool, batch_size=batch_size, effort=effort)
+        ) as builder,
     ):
         numbers = [builder.add(contents.read_flat(*place)) for place in chosen]
         blob = builder.finish()

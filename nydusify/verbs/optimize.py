@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from nydusify.startup.readiness import Ready
     from nydusify.startup.recording import Recording
 
+#: Of zstd: the set is packed once, and every start fetches it whole. Figures in docs/choices.md.
+_LEVEL, _MAX_LEVEL = 18, 19
 _POLICY = "separated-blob-with-prefetch-files"
 
 
@@ -45,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--policy", default=_POLICY, choices=(_POLICY,), help="as nydusify has it; the only one")
     add("--threads", type=int, default=os.cpu_count() or 1, metavar="N",
         help="threads that compress (default: %(default)s)")  # fmt: skip
+    add("--level", type=int, default=_LEVEL, metavar="N",
+        help=f"of zstd for the start-up set, 1 to {_MAX_LEVEL} (default: %(default)s)")  # fmt: skip
     add("--json", action="store_true", help="print the figures as JSON")
     add("--output-json", type=Path, metavar="FILE", help="write the figures here")
     words.add_access(parser, sides=True)
@@ -84,6 +88,8 @@ def run(arguments: argparse.Namespace) -> None:
 def _options(arguments: argparse.Namespace) -> OptimizeOptions:
     if arguments.threads < 1:
         raise UsageError("--threads must be 1 or more")
+    if not 1 <= arguments.level <= _MAX_LEVEL:
+        raise UsageError(f"--level {arguments.level}: not of 1 to {_MAX_LEVEL}")
     if not arguments.record and _is_told_how(arguments):
         raise UsageError("how it is started, and when it is ready, is for --record")
     if arguments.arguments and not (arguments.record or arguments.guess):
@@ -99,6 +105,7 @@ def _options(arguments: argparse.Namespace) -> OptimizeOptions:
     return OptimizeOptions(
         source,
         arguments.target,
+        arguments.level,
         words.store_of(arguments, "target"),
         trace=arguments.trace,
         prefetch_files=arguments.prefetch_files,

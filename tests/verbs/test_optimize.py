@@ -106,6 +106,24 @@ def test_equal_however_many_threads(images: Path, listed: Path, tmp_path: Path) 
     assert len(digests) == 1
 
 
+def test_a_higher_level_makes_the_set_smaller(images: Path, listed: Path, tmp_path: Path) -> None:
+    words = ("--prefetch-files", listed)
+    default = optimize(images, tmp_path / "default", *words)
+    quick = optimize(images, tmp_path / "quick", *words, "--level", 3)
+    assert default["startup_blob_size"] < quick["startup_blob_size"]
+    assert default["startup_size"] == quick["startup_size"]
+
+
+@pytest.mark.parametrize("level", [0, 20])
+def test_a_level_that_zstd_does_not_have(
+    images: Path, listed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], level: int
+) -> None:
+    given = ["--source", f"oci:{images}:nydus", "--target", f"oci:{tmp_path}/out:fast"]
+    words = ["--prefetch-files", str(listed), "--level", str(level)]
+    assert main(["optimize", *given, *words]) == 2
+    assert f"--level {level}: not of 1 to 19" in capsys.readouterr().err
+
+
 def test_again_makes_the_older_set_an_ordinary_blob(
     images: Path, listed: Path, tmp_path: Path
 ) -> None:
