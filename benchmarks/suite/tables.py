@@ -23,7 +23,7 @@ MOMENTS = (
 )
 _RATIOS = """### Against others
 
-Ratios of medians: ready and bytes at ready to `estargz-optimized` (`of OCI`: to
+Ratios of medians: ready, and bytes on the wire until then, to `estargz-optimized` (`of OCI`: to
 `oci-containerd`), reading all by `nydus` to pulling and reading by `oci-containerd`;
 requests are those of `nydus-optimized` until ready."""
 

@@ -39,7 +39,8 @@ def test_ratios_to_others_come_first() -> None:
     for mode, ready, size in (("nydus-optimized", 1.0, 3e6), ("estargz-optimized", 4.0, 2e6)):
         records.add(
             "run", kind="start", image="python", mode=mode, network="100mbit", repeat=0,
-            seconds={"ready": ready}, at_ready={"fetched_bytes": size, "requests": 5},
+            seconds={"ready": ready},
+            at_ready={"fetched_bytes": 1, "wire_bytes": size, "requests": 5},
         )  # fmt: skip
     for mode, taken in (("nydus", 9.0), ("oci-containerd", 12.0)):
         records.add(
