@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 from typing import NoReturn
 
 from fs.format.errors import UsageError
 
 #: Of all that is installed together; the package's metadata takes it from here.
 VERSION = "0.1.0"
+_SIZE = re.compile(r"(0x[0-9a-f]+|[0-9]+)\s*(?:([kmgt])(?:i?b)?)?", re.IGNORECASE)
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -58,11 +60,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def size(text: str) -> int:
-    """Bytes from a number with or without K, M, G or T (powers of 1024)."""
-    number, unit = (text[:-1], text[-1:].upper()) if text[-1:].isalpha() else (text, "")
-    if not number.isascii() or not number.isdigit() or unit not in ("", *"KMGT"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: 500M, 20G")
-    return int(number) << 10 * " KMGT".index(unit or " ")
+    """Bytes from 0x100000, 1048576, 1024K, 1MiB or 10GB; units are powers of 1024."""
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is not a size: write 0x100000, 1048576 or 1MiB"
+        )
+    digits, unit = match.groups()
+    return int(digits, 16 if digits[1:2] in ("x", "X") else 10) << 10 * " kmgt".index(
+        (unit or " ").lower()
+    )
 
 
 def seconds(text: str) -> float:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
+import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fs.backend.config import BackendConfig
+from fs.commandline import size as size_of
 from fs.format.blobtable import DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE, Compressor
 from fs.format.errors import UsageError
 from fs.registry.platform import Platform
 from fs.registry.store import StoreOptions
 
-_SIZE = re.compile(r"(0x[0-9a-f]+|[0-9]+)\s*(?:(k|m|g|t)(?:i?b)?)?", re.IGNORECASE)
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 #: Of a build cache, as nydusify has it.
 MAX_RECORDS = 200
 
@@ -89,11 +88,11 @@ class ConvertOptions:
 
 
 def parse_size(text: str) -> int:
-    """Bytes from 0x100000, 1048576, 1024K, 1MiB or 10GiB; UsageError."""
-    match = _SIZE.fullmatch(text.strip())
-    if not match:
-        raise UsageError(f"{text[:40]!r} is not a size: write 0x100000, 1048576 or 1MiB")
-    return int(match[1], 0) * _UNITS[(match[2] or "").lower()]
+    """Bytes, as for all tools (fs.commandline); UsageError."""
+    try:
+        return size_of(text)
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(str(error)) from None
 
 
 def parse_chunk_size(text: str) -> int:

@@ -143,15 +143,19 @@ def test_files_of_nydusd_are_left_to_the_reader(
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("0", 0), ("17", 17), ("2K", 2048), ("3m", 3 << 20), ("1T", 1 << 40)]
-)
+    ("text", "number"),
+    [
+        ("0", 0), ("17", 17), ("010", 10), ("2K", 2048), ("3m", 3 << 20), ("1T", 1 << 40),
+        ("0x100", 256), ("0X10", 16), ("4KiB", 4096), ("1 GB", 1 << 30),
+    ],
+)  # fmt: skip
 def test_sizes(text: str, number: int) -> None:
     assert size(text) == number
 
 
-@pytest.mark.parametrize("text", ["", "K", "-1", "1.5G", "1Q", "٣"])
+@pytest.mark.parametrize("text", ["", "K", "-1", "1.5G", "1Q", "٣", "0x", "MiB"])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(ArgumentTypeError, match="is no size"):
+    with pytest.raises(ArgumentTypeError, match="is not a size"):
         size(text)
 
 
