@@ -96,6 +96,8 @@ class Operations:
         instance.device = fields["device"]
         instance.mounted_at = fields["mounted_at"]
         instance.taken, instance.leaving = fields["taken"], fields["leaving"]
+        if instance.driver == "fuse" and instance.device:
+            served.tracing.attached(instance.device)
         await served.tracing.carry_on(order.options.trace)
 
     async def resume(self) -> None:
@@ -202,6 +204,8 @@ class Operations:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(os.close, descriptor)
             raise
+        if instance.driver == "fuse":
+            self.roster.served(instance).tracing.attached(instance.device)
         self.roster.save()
         return descriptor
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fs.daemon import control
-from fs.daemon.launch import MountOptions
+from fs.daemon.launch import MountOptions, mount_device
 from fs.format.errors import Failure, FormatError, UsageError
 from fs.image.trace import Paths, read_trace
 from fs.image.tree import map_bootstrap
@@ -52,6 +52,25 @@ def test_kernel_reads_are_recorded_too(image: BuiltImage, here: Place, tmp_path:
     (here.mountpoint / "hello").read_bytes()
     here.unmount()
     assert "/hello" in _named(tmp_path / "trace", image)
+
+
+def test_kernel_reads_less_ahead_while_it_is_traced(
+    image: BuiltImage, here: Place, tmp_path: Path
+) -> None:
+    def readahead() -> str:
+        device = mount_device(str(here.mountpoint))
+        return Path(f"/sys/class/bdi/{device}/read_ahead_kb").read_text()
+
+    here.mount(image, trace=str(tmp_path / "trace"), driver="fuse")
+    assert readahead() == "128\n"
+    os.kill(here.status()["worker_pid"], signal.SIGKILL)
+    (here.mountpoint / "hello").read_bytes()
+    directory, mountpoint = here.status()["state_dir"], str(here.mountpoint)
+    control.call(directory, "trace", mountpoint=mountpoint)
+    assert readahead() == "1024\n"
+    control.call(directory, "trace", mountpoint=mountpoint, file=str(tmp_path / "later"))
+    assert readahead() == "128\n"
+    here.unmount()
 
 
 def test_killed_worker_leaves_its_part(image: BuiltImage, here: Place, tmp_path: Path) -> None:
