@@ -39,6 +39,8 @@ _QUEUED = 16 << 20
 #: Pieces of work that may be there however large they are.
 _AT_LEAST = 2
 _COPIED_AT_ONCE = 1 << 20
+#: What lies before a batch that may grow is so many times as large.
+_BEFORE_A_BATCH = 8
 #: Numbers from here on are those of chunks that are stored elsewhere.
 _ELSEWHERE = 1 << 32
 _COMPRESSED, _BATCH = int(ChunkFlag.COMPRESSED), int(ChunkFlag.BATCH)
@@ -67,6 +69,8 @@ class BlobBuilder:
     """The blob of one layer, written to `path`. Not thread-safe; compression runs in `pool`.
 
     Pieces smaller than half of `batch_size` are put together in batches of up to that; 0: none.
+    `largest_batch`: up to that, batches grow to an eighth of what lies before them, so that
+    nobody who reads front to back waits much longer for them.
     `shared` counts the additions that found their chunk already there, `shared_size` their bytes.
     `repacked` bytes, decoded, were packed a second time. `effort`: of zstd, where it is
     not the one of all other blobs.
@@ -79,6 +83,7 @@ class BlobBuilder:
         pool: ThreadPoolExecutor,
         *,
         batch_size: int = 0,
+        largest_batch: int = 0,
         known: KnownChunks | None = None,
         effort: codec.ZstdEffort | None = None,
     ) -> None:
@@ -93,11 +98,12 @@ class BlobBuilder:
         self._zeros: dict[int, int] = {}
         self._found: list[tuple[LayerChunks, int]] = []
         batch_size = 0 if options.compressor == Compressor.NONE else batch_size
+        batches = _Batches(batch_size, largest_batch if batch_size else 0)
         first = path.with_name(path.name + ".first")
         self._ranked = _Ranked(path.with_name(path.name + ".ranked"))
         pack = _packer(options.compressor, effort)
-        self._first = _Section(first, self.chunks, pack, pool, batch_size)
-        self._rest = _Section(path, self.chunks, pack, pool, batch_size)
+        self._first = _Section(first, self.chunks, pack, pool, batches)
+        self._rest = _Section(path, self.chunks, pack, pool, batches)
 
     def add(self, piece: bytes | int, rank: int | None = None) -> int:
         """The preliminary number of the chunk `piece`; an int stands for so many zeros.
@@ -263,6 +269,16 @@ class _Ranked:
             self._file = None
 
 
+class _Batches(NamedTuple):
+    """How large they may be, decoded: `size`, and more behind much else."""
+
+    size: int
+    largest: int
+
+    def limit(self, before: int) -> int:
+        return max(self.size, min(self.largest, before // _BEFORE_A_BATCH))
+
+
 class _Job(NamedTuple):
     """Groups of chunk numbers, each compressed as one; the future has a piece for each group.
 
@@ -286,7 +302,7 @@ class _Section:
         chunks: LayerChunks,
         pack: Callable[[bytes], bytes],
         pool: ThreadPoolExecutor,
-        batch_size: int,
+        batches: _Batches,
     ) -> None:
         self.path = path
         self.order = array("I")
@@ -296,7 +312,8 @@ class _Section:
         self._chunks = chunks
         self._pack = pack
         self._pool = pool
-        self._batch_size = batch_size
+        self._sizes = batches
+        self._before = 0
         self._batch: list[int] = []
         self._batch_pieces: list[bytes] = []
         self._batch_used = 0
@@ -315,12 +332,13 @@ class _Section:
         return self._opened
 
     def add(self, number: int, piece: bytes) -> None:
-        if len(piece) >= self._batch_size // 2:
+        limit = self._sizes.limit(self._before)
+        if len(piece) >= limit // 2:
             if self._batch:
                 self._end_batch()
             self._put([number], [piece], len(piece))
             return
-        if self._batch_used + len(piece) > self._batch_size:
+        if self._batch_used + len(piece) > limit:
             self._end_batch()
         self._chunks.withins[number] = self._batch_used
         self._batch.append(number)
@@ -350,6 +368,7 @@ class _Section:
         self._groups.append(group)
         self._pieces.append(pieces)
         self._job_size += size
+        self._before += size
         if self._job_size >= _WORTH_A_THREAD:
             self._submit()
 

@@ -41,6 +41,8 @@ from nydusify.workplace import workplace
 
 _RAFS_V6 = 6
 _BLOCK = 4096
+#: Every start fetches the set whole, so that batches larger than chunks cost it nothing.
+_LARGEST_BATCH = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,14 @@ def move_startup(
     with (
         ThreadPoolExecutor(threads, "compress") as pool,
         closing(
-            BlobBuilder(work / "startup", options, pool, batch_size=batch_size, effort=effort)
+            BlobBuilder(
+                work / "startup",
+                options,
+                pool,
+                batch_size=batch_size,
+                largest_batch=_LARGEST_BATCH,
+                effort=effort,
+            )
         ) as builder,
     ):
         numbers = [builder.add(contents.read_flat(*place)) for place in chosen]

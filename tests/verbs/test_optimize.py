@@ -11,6 +11,7 @@ import pytest
 
 from fs.format.blobtable import BlobFeature
 from fs.format.bootstrap import Bootstrap
+from fs.format.chunkinfo import ChunkFlag
 from fs.image.tree import map_bootstrap
 from nydusify.cli import main
 from nydusify.images.opened import ImagePlace, open_image
@@ -27,6 +28,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (work / "root/etc").mkdir(parents=True)
     (work / "root/usr").mkdir()
     (work / "root/etc/passwd").write_text("root")
+    (work / "root/usr/less").write_text("less")
     (work / "root/usr/more").write_text("more")
     (work / "root/usr/link").symlink_to("../etc/passwd")
     (work / "root/usr/big").write_bytes(b"".join(b"%9d\n" % n for n in range(128_000)))
@@ -95,6 +97,20 @@ def test_tree_and_other_blobs_stay(images: Path, listed: Path, tmp_path: Path) -
     before = bootstrap_of(f"oci:{images}:nydus", tmp_path / "before")
     after = bootstrap_of(f"oci:{tmp_path}/out:fast", tmp_path / "after")
     assert [blob.blob_id for blob in after.blobs[:-1]] == [blob.blob_id for blob in before.blobs]
+
+
+def test_of_a_large_set_chunks_are_packed_together(images: Path, tmp_path: Path) -> None:
+    listed = file_list(tmp_path / "list.json", ("/usr/big", None))
+    optimize(images, tmp_path / "out", "--prefetch-files", listed)
+    bootstrap = bootstrap_of(f"oci:{tmp_path}/out:fast", tmp_path / "boot")
+    flags = bootstrap.chunk_table(len(bootstrap.blobs) - 1).flags
+    batched = [bool(flag & ChunkFlag.BATCH) for flag in flags]
+    assert not any(batched[:16])
+    assert all(batched[-3:-1])
+    assert main(["check", f"oci:{tmp_path}/out:fast"]) == 0
+    for number, place in enumerate((f"oci:{images}:nydus", f"oci:{tmp_path}/out:fast")):
+        assert main(["unpack", place, "-o", str(tmp_path / f"{number}.tar")]) == 0
+    assert (tmp_path / "0.tar").read_bytes() == (tmp_path / "1.tar").read_bytes()
 
 
 def test_equal_however_many_threads(images: Path, listed: Path, tmp_path: Path) -> None:
