@@ -132,7 +132,6 @@ class Api:
             if self._operations.ending:
                 raise Refusal(503, "the daemon is ending")
             with self._operations.occupied():
-                self._traffic.keep_only(self._operations.roster.numbers())
                 told = await answer(call)
         except Refusal as refusal:
             return _refused(refusal)

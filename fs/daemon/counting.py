@@ -11,7 +11,7 @@ from fs.drivers.flat import instance_of
 from fs.drivers.instances import BLOBS, ROOT, Instances
 
 _BLOB_FILES = Instances.first_inode(BLOBS)
-#: What is asked of the directory of all trees is of no instance.
+#: What is asked of the directory of all trees, or of a tree that is gone, is of no instance.
 _OF_NONE = Counters()
 _INDEX = {
     opcode: OPERATIONS.index(kind)
@@ -60,4 +60,7 @@ class Counting:
             number = instance_of(inode - _BLOB_FILES) or 0
         elif not number and not self._instances.is_top(ROOT):
             number = self._instances.resolve(ROOT)[0]
-        return self._traffic.of(number) if number else _OF_NONE
+        found = self._traffic.known(number)
+        if found is None:  # the kernel may still forget inodes of what is gone
+            return self._traffic.of(number) if self._instances.has(number) else _OF_NONE
+        return found

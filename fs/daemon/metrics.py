@@ -97,10 +97,13 @@ class Traffic:
             found = self._counters[number] = Counters()
         return found
 
-    def keep_only(self, numbers: Iterable[int]) -> None:
-        """Forget the instances that are gone."""
-        for number in set(self._counters).difference(numbers):
-            del self._counters[number]
+    def known(self, number: int) -> Counters | None:
+        """The counters of an instance of which something was asked."""
+        return self._counters.get(number)
+
+    def forget(self, number: int) -> None:
+        """The instance is gone."""
+        self._counters.pop(number, None)
 
     def begin_read(self, inode: int) -> tuple[int, float]:
         ticket, begun = next(self._sequence), perf_counter()

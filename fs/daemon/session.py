@@ -39,6 +39,7 @@ class Session:
         self.ended = trio.Event()
         self.traffic = Traffic()
         self._instances = instances
+        instances.on_removal = self.traffic.forget
         self._on_forget = on_forget
         self._on_close = on_close
         self._notices: Notices | None = None

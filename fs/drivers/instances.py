@@ -80,6 +80,8 @@ class Instances:
         self.leaving: set[int] = set()
         #: Told when names have come or gone.
         self.on_change: Callable[[], None] = lambda: None
+        #: Told the number of a tree that is gone.
+        self.on_removal: Callable[[int], None] = lambda number: None
 
     def add_tree(self, number: int, name: bytes, tree: Tree) -> None:
         """Serve `tree` as `number` (1 or more), the same after every restart."""
@@ -96,6 +98,11 @@ class Instances:
         self.leaving.discard(number)
         self._names = {name: of for name, of in self._names.items() if of != number}
         self._note_change()
+        self.on_removal(number)
+
+    def has(self, number: int) -> bool:
+        """Whether the tree is served."""
+        return number in self._trees
 
     def _note_change(self) -> None:
         """The directory of all trees has other names: never twice the same time."""

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from fs.daemon import launch
+from fs.daemon.counting import Counting
 from fs.daemon.metrics import Counters, Family, Traffic, exposition
+from fs.daemon.session import Session
+from fs.drivers import wire
+from fs.drivers.flat import FlatFiles
+from fs.drivers.instances import Instances
+from fs.format.errors import NotFoundError
+from fs.image.tree import Image
 from tests.daemon.api.client import Client
 from tests.parts.waiting import eventually
 
@@ -72,6 +79,24 @@ def test_counts_of_what_is_gone_are_forgotten(client: Client) -> None:
     client.umount("/i")
     eventually(lambda: 'mountpoint="/i"' not in client.get("/metrics"), "no series stays")
     assert launch.all_status(str(client.here.state)) == []
+
+
+def test_nothing_is_kept_of_what_is_gone() -> None:
+    instances = Instances()
+    traffic = Session(instances, lambda number: None, lambda number: None).traffic
+    counting = Counting(instances, traffic)
+    inode = Instances.first_inode(3)
+    instances.add_tree(3, b"3", FlatFiles(_no_image))
+    counting.asked(wire.GETATTR, inode)
+    assert traffic.of(3).hits[0] == 1
+    instances.remove_tree(3)
+    assert traffic.known(3) is None
+    counting.asked(wire.FORGET, inode)
+    assert traffic.known(3) is None
+
+
+def _no_image(number: int) -> Image:
+    raise NotFoundError(f"instance {number}")
 
 
 def test_texts_are_escaped() -> None:
