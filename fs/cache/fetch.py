@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
@@ -68,7 +69,10 @@ class Fetching(Protocol):
 
 
 class Fetcher:
-    """`requests` counts attempts and `bytes_fetched` what they brought."""
+    """`requests` counts attempts and `bytes_fetched` what they brought.
+
+    `on_fetched` is called after each that brought something.
+    """
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class Fetcher:
         *,
         outage_deadline: float = 120.0,
         backoff: RetryPolicy | None = None,
+        on_fetched: Callable[[], None] = lambda: None,
     ) -> None:
         self.requests = 0
         self.bytes_fetched = 0
@@ -85,6 +90,7 @@ class Fetcher:
         self._pieces: Pieces | None = getattr(backend, "pieces", None)
         self._limiters = {kind: trio.CapacityLimiter(kind.value) for kind in Urgency}
         self._threads = trio.CapacityLimiter(math.inf)
+        self._on_fetched = on_fetched
         self._deadline = outage_deadline
         self._backoff = backoff or RetryPolicy(base=0.2, longest=3.0)
         self._outage_since: float | None = None
@@ -210,6 +216,7 @@ class Fetcher:
                     length, seconds, succeeded=succeeded, unasked=unasked, further=further
                 )
         self.bytes_fetched += len(data)
+        self._on_fetched()
         return data
 
     def _outage_is_over_deadline(self) -> bool:

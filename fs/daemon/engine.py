@@ -7,7 +7,7 @@ their limits are polite together; caches of one directory are kept together.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import trio
@@ -15,8 +15,8 @@ import trio
 from fs.backend.blobs import BlobBackend
 from fs.cache.fetch import Fetcher
 from fs.cache.store import CacheStore
-from fs.daemon import heap
 from fs.daemon.order import Order, default_cache_dir
+from fs.daemon.trimming import Trimming
 from fs.format.errors import Failure
 from fs.image.record import ImageRecord
 from fs.image.source import Resolved, layer_of, open_backend, resolve
@@ -31,9 +31,11 @@ _RESOLVING = 32
 class Origin:
     """Where blobs come from, with the number of images that fetch there."""
 
-    def __init__(self, backend: BlobBackend, outage_deadline: float) -> None:
+    def __init__(
+        self, backend: BlobBackend, outage_deadline: float, on_fetched: Callable[[], None]
+    ) -> None:
         self.backend = backend
-        self.fetcher = Fetcher(backend, outage_deadline=outage_deadline)
+        self.fetcher = Fetcher(backend, outage_deadline=outage_deadline, on_fetched=on_fetched)
         self.users = 0
 
 
@@ -63,6 +65,7 @@ class Engine:
         self._stores: dict[Key, CacheStore] = {}
         self._opening = trio.Lock()
         self._resolvers = trio.CapacityLimiter(_RESOLVING)
+        self._trimming = Trimming(nursery)
 
     @asynccontextmanager
     async def reached(self, order: Order) -> AsyncIterator[None]:
@@ -126,7 +129,8 @@ class Engine:
             backend = await trio.to_thread.run_sync(
                 open_backend, order.source, order.options, order.environment
             )
-            self._origins[key] = Origin(backend, order.options.outage_deadline)
+            deadline = order.options.outage_deadline
+            self._origins[key] = Origin(backend, deadline, self._trimming.stir)
         return self._origins[key]
 
     def _store(self, key: Key) -> CacheStore:
@@ -147,7 +151,7 @@ class Engine:
             del self._images[shared.key]
             await shared.image.close()
             self._leave(shared.origin_key, shared.origin)
-        await trio.to_thread.run_sync(heap.give_back)
+        self._trimming.stir()
 
     def _leave(self, key: Key, origin: Origin) -> None:
         origin.users -= 1

@@ -17,7 +17,8 @@ from functools import partial
 
 import trio
 
-from fs.daemon import api, heap, verbs
+from fs import heap
+from fs.daemon import api, verbs
 from fs.daemon.channel import Channel
 from fs.daemon.engine import Engine
 from fs.daemon.mountpoints import is_mounted, unmount_kernel

@@ -10,7 +10,7 @@ import pytest
 
 _THREADS = """
 import ctypes, sys, threading
-from fs.daemon.heap import limit_heaps
+from fs.heap import limit_heaps
 
 limit_heaps() if sys.argv[2] == "limited" else None
 libc = ctypes.CDLL(None)
@@ -43,8 +43,18 @@ def test_threads_share_heaps(tmp_path: Path, mode: str, most: int) -> None:
 
 
 _HOLES = """
-import ctypes
-from fs.daemon.heap import give_back
+import ctypes, sys
+import trio, trio.testing
+from fs.daemon.trimming import Trimming
+from fs.heap import give_back
+
+async def trim():
+    async with trio.open_nursery() as nursery:
+        trimming = Trimming(nursery)
+        trimming.stir()
+        trimming.stir()
+        assert len(nursery.child_tasks) == 1
+    assert not nursery.child_tasks
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -58,13 +68,17 @@ for piece in pieces:
 for piece in pieces[:-1]:
     libc.free(piece)
 before = resident()
-give_back()
+if sys.argv[1] == "at once":
+    give_back()
+else:
+    trio.run(trim, clock=trio.testing.MockClock(autojump_threshold=0))
 print(before - resident())
 """
 
 
-def test_freed_pages_below_what_is_in_use_go_back() -> None:
+@pytest.mark.parametrize("when", ["at once", "after use"])
+def test_freed_pages_below_what_is_in_use_go_back(when: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _HOLES], check=True, capture_output=True, text=True
+        [sys.executable, "-c", _HOLES, when], check=True, capture_output=True, text=True
     )
     assert int(done.stdout) > 40_000_000

@@ -46,8 +46,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
     **{part: FS[:rung] for rung, part in enumerate(FS)},
     **{part: ("fs", *NYDUSIFY[:rung]) for rung, part in enumerate(NYDUSIFY)},
     "fs.drivers": (*FS[: FS.index("fs.drivers")], "fs.mounts"),
-    "fs.daemon": (*FS[: FS.index("fs.daemon")], "fs.mounts"),
+    "fs.daemon": (*FS[: FS.index("fs.daemon")], "fs.mounts", "fs.heap"),
     "fs.mounts": (),
+    "fs.heap": (),
     "fs.rootdir": ("fs.mounts",),
     "fs": ("fs",),
     "nydusify": ("fs", "nydusify"),
@@ -73,7 +74,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     ),
     "requests": ("fs.registry", "fs.backend", "tests"),
     "rich": ("nydusify", "benchmarks", "tests"),
-    "ctypes": ("fs.mounts", "fs.daemon.heap", "runner.syscalls", "tests"),
+    "ctypes": ("fs.mounts", "fs.heap", "runner.syscalls", "tests"),
 }
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from fs.daemon import launch
+from fs.daemon.trimming import PAUSE
 from tests.daemon.mounting import is_alive
 from tests.e2e.commands import call, succeed
 from tests.parts import leaks
@@ -102,7 +103,9 @@ class Node:
         return []
 
     def footprint(self) -> Footprint:
+        """When the worker has given back what it took while it was busy."""
         eventually(lambda: all(map(is_alive, self.pids() or [0])), "it rests")
+        time.sleep(2 * PAUSE)
         return footprint(self.pids(), self.root, self.cache)
 
 
