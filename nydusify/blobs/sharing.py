@@ -8,7 +8,8 @@ Blobs of which the merged tree shows nothing are left out first, and share nothi
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import NamedTuple
@@ -20,6 +21,9 @@ from nydusify.blobs.unused import inodes
 #: So much of a digest is one small object.
 _KEY = Struct("<Q24x")
 _KEY_MASK = (1 << 56) - 1
+#: So much larger than the number of keys is a sketch of them (power of two): one in ten is taken
+#: for another.
+_SKETCH_BITS = 3
 
 
 class Shared(NamedTuple):
@@ -33,18 +37,27 @@ class News:
     """Tells of each of so many layers, from the lowest up, whether it has chunks of its own."""
 
     def __init__(self, layers: int) -> None:
-        self._seen: set[int] = set()
+        #: Of each layer the keys, sorted: a set of numbers would take ten times as much.
+        self._seen: list[array[int]] = []
         self._first, self._left = True, layers
 
     def has(self, table: LayerChunks) -> bool:
         first, self._first = self._first, False
         self._left -= 1
-        fresh = first or not self._seen.issuperset(_keys(table))
+        fresh = first or not all(map(self._has_seen, _keys(table)))
         if self._left:
-            self._seen.update(_keys(table))
+            self._seen.append(array("Q", sorted(_keys(table))))
         else:
             self._seen.clear()
         return fresh
+
+    def _has_seen(self, key: int) -> bool:
+        return any(_is_in(keys, key) for keys in self._seen)
+
+
+def _is_in(keys: array[int], key: int) -> bool:
+    place = bisect_left(keys, key)
+    return place < len(keys) and keys[place] == key
 
 
 def _keys(table: LayerChunks) -> Iterator[int]:
@@ -63,6 +76,7 @@ class Sharing:
         self, root: Node, layers: Sequence[LayerChunks], others: Sequence[LayerChunks]
     ) -> None:
         visible = _visible(root, [*layers, *others])
+        self._repeats = _Repeats(layers)
         #: Chunks of the tables in `_offered`, counted from the first of them all.
         self._known: dict[int, int] = {}
         self._offered: list[LayerChunks] = []
@@ -99,11 +113,31 @@ class Sharing:
         return Shared(count, size)
 
     def _offer(self, table: LayerChunks) -> None:
-        known = self._known
+        known, may_have = self._known, self._repeats.may_have
         for place, key in enumerate(_keys(table), self._starts[-1]):
-            known.setdefault(key, place)
+            if may_have(key):
+                known.setdefault(key, place)
         self._offered.append(table)
         self._starts.append(self._starts[-1] + len(table))
+
+
+class _Repeats:
+    """Which keys chunks of `tables` have in common: a sketch that misses none, of a few bytes each.
+
+    Most have nothing in common, and are no objects in memory then.
+    """
+
+    def __init__(self, tables: Sequence[LayerChunks]) -> None:
+        bits = sum(map(len, tables)).bit_length() + _SKETCH_BITS if len(tables) > 1 else 0
+        self._mask = mask = (1 << bits) - 1
+        self._seen = seen = bytearray(1 << bits)
+        for table in tables if bits else ():
+            for key in _keys(table):
+                place = key & mask
+                seen[place] = 2 if seen[place] else 1
+
+    def may_have(self, key: int) -> bool:
+        return self._seen[key & self._mask] > 1
 
 
 def _visible(root: Node, tables: Sequence[LayerChunks]) -> dict[int, bytearray]:

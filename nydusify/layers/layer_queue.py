@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+from fs import heap
 from nydusify.blobs.chunk_dictionary import ChunkDictionary
 from nydusify.layers.converted_layer import ConvertedLayer
 from nydusify.layers.layer_conversion import LayerOptions, convert_layer
@@ -113,6 +114,7 @@ class LayerQueue:
             partial(self._advance, number),
             self._dictionary,
         )
+        heap.give_back()  # a layer at work takes more than what is left of it
         return layer, round(time.monotonic() - started, 3)
 
     def _show(self, number: int, size: int) -> None:

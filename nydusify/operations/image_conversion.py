@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from fs import heap
 from fs.format.blobtable import STARTUP_FEATURES, BlobRecord, Digester
 from fs.format.chunkcolumns import LayerChunks
 from fs.format.errors import local_errors
@@ -237,6 +238,7 @@ def convert_layers(
             if news.has(layer.chunks) and layer.blob and finished:
                 finished(layer.blob)
             turns.append(turn)
+    heap.give_back()
     return merge_layers(turns, dictionary)
 
 

@@ -30,7 +30,7 @@ TINY = 24
 LAYERS = 4
 CHANGED = 5000
 #: What the converter may take whatever it converts.
-CONVERTER = 400 * MIB
+CONVERTER = 340 * MIB
 
 
 def flat_name(number: int) -> bytes:
