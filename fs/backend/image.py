@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fs.backend.blobs import checked_digest
+from fs.registry.descriptor import Descriptor
 from fs.registry.store import ImageReader
 
 
@@ -17,6 +18,12 @@ class ImageBackend:
     @property
     def reader(self) -> ImageReader:
         return self._reader
+
+    def begin(self, blob: Descriptor) -> None:
+        """Say that a blob will soon be read from its beginning: what is far away is asked for."""
+        begin: Callable[[Descriptor], None] | None = getattr(self._reader, "begin", None)
+        if begin is not None:
+            begin(blob)
 
     def read(self, blob: str, offset: int, length: int) -> bytes:
         return self._reader.read_range(checked_digest(blob), offset, length)

@@ -43,7 +43,7 @@ from fs.image.tree import map_bootstrap
 from fs.owndir import make_own
 from fs.registry.descriptor import Descriptor
 from fs.registry.hosts import hosts_dirs
-from fs.registry.manifest import Manifest, find_bootstrap_layer
+from fs.registry.manifest import Manifest, find_bootstrap_layer, find_startup_layer
 from fs.registry.platform import parse_platform
 from fs.registry.resolution import find_nydus_referrer
 from fs.registry.retry import RetryPolicy
@@ -77,6 +77,8 @@ class SourceOptions(Protocol):
     def backend_type(self) -> str | None: ...
     @property
     def backend_config(self) -> str | None: ...
+    @property
+    def prefetch_mode(self) -> str: ...
 
 
 class Resolved(NamedTuple):
@@ -118,7 +120,7 @@ def resolve(
         return _recorded(known)
     try:
         with contextlib.closing(_reader(source, options, environment, backend)) as reader:
-            resolved = _ask(reader, options, cache_dir)
+            resolved = _ask(reader, options, cache_dir, backend)
     except UnreachableError as error:
         if known is None:
             raise
@@ -144,10 +146,13 @@ def _reader(
     return open_reader(source, access)
 
 
-def _ask(reader: ImageReader, options: SourceOptions, cache_dir: str) -> Resolved:
+def _ask(
+    reader: ImageReader, options: SourceOptions, cache_dir: str, backend: BlobBackend | None
+) -> Resolved:
     """What the place of the image says of it; its bootstrap is fetched if need be.
 
-    Configuration and bootstrap are both named by the manifest, and come at the same time.
+    Configuration, bootstrap and what was made for the start are all named by the manifest, and
+    come at the same time.
     """
     platform = parse_platform(options.platform) if options.platform else None
     with ThreadPoolExecutor(1) as pool:
@@ -157,6 +162,8 @@ def _ask(reader: ImageReader, options: SourceOptions, cache_dir: str) -> Resolve
             layer = find_bootstrap_layer(manifest)
             if layer is not None:
                 fetched[layer.digest] = pool.submit(local_bootstrap, reader, layer, cache_dir)
+                if options.prefetch_mode != "none":
+                    _begin_startup(manifest, cache_dir, backend)
 
         image = reader.resolve(platform, nydus=True, found=begin)
         layer = find_bootstrap_layer(image.manifest)
@@ -172,6 +179,15 @@ def _ask(reader: ImageReader, options: SourceOptions, cache_dir: str) -> Resolve
         else:
             path = local_bootstrap(reader, layer, cache_dir)
     return Resolved(path, image.descriptor.digest, image.config.document)
+
+
+def _begin_startup(manifest: Manifest, cache_dir: str, backend: BlobBackend | None) -> None:
+    """Ask for what was made for the start, unless it comes from elsewhere or some of it is here."""
+    layer = find_startup_layer(manifest)
+    if layer is not None and isinstance(backend, ImageBackend):
+        name = layer.digest.removeprefix("sha256:")
+        if not os.path.exists(os.path.join(cache_dir, "blobs", f"{name}.blob.data")):
+            backend.begin(layer)
 
 
 def _referring(reader: ImageReader, image: Image) -> Image | None:

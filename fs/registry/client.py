@@ -86,14 +86,17 @@ class RegistryClient:
         self.pull_scopes: Scopes = (f"repository:{reference.repository}:pull",)
         self.push_scopes: Scopes = (f"repository:{reference.repository}:pull,push",)
 
-    def manifest(self, target: str) -> tuple[bytes, str]:
+    def manifest(self, target: str, spare: int = 0) -> tuple[bytes, str]:
         """One attempt at bytes and Content-Type of the manifest with a tag or digest.
 
-        The bytes have the digest that is asked for, and the one that the server says.
+        The bytes have the digest that is asked for, and the one that the server says. Meanwhile
+        `spare` connections are made, for what will be asked at once when it is here.
         """
         url = f"{self._repository_url()}/manifests/{target}{self._namespace()}"
         what = f"manifest {target}"
-        answer = self.perform(Call("GET", url, what, self.pull_scopes, (200,), {"Accept": _ACCEPT}))
+        call = Call("GET", url, what, self.pull_scopes, (200,), {"Accept": _ACCEPT})
+        with self._transport.with_spare(url, spare):
+            answer = self.perform(call)
         raw = answer.read_all(MAX_MANIFEST, what)
         for promised in (target, answer.headers.get("docker-content-digest", "")):
             if is_digest(promised):

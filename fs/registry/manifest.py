@@ -105,6 +105,14 @@ def find_bootstrap_layer(manifest: Manifest) -> Descriptor | None:
     return None
 
 
+def find_startup_layer(manifest: Manifest) -> Descriptor | None:
+    """The blob that is said to hold what the start needs, if there is one."""
+    for layer in manifest.layers:
+        if NYDUS_STARTUP_ANNOTATION in layer.annotations:
+            return layer
+    return None
+
+
 def is_nydus(manifest: Manifest) -> bool:
     return find_bootstrap_layer(manifest) is not None
 

@@ -26,6 +26,7 @@ from fs.registry.config import MAX_CONFIG
 from fs.registry.descriptor import Descriptor
 from fs.registry.digest import check_bytes, verified
 from fs.registry.failover import Hosts
+from fs.registry.headstart import HeadStart, Opened
 from fs.registry.hosts import Host, find_hosts
 from fs.registry.manifest import MAX_MANIFEST, Index, Manifest, parse_manifest
 from fs.registry.places import Body, Image, OnManifest, Progress, StoreOptions
@@ -34,11 +35,13 @@ from fs.registry.reference import Reference
 from fs.registry.referrers import add_to_fallback, find_referrers
 from fs.registry.resolution import resolve_image
 from fs.registry.retry import RetryPolicy, TemporaryFault
-from fs.registry.transport import STEP, Answer
+from fs.registry.transport import STEP
 from fs.registry.upload import check_upload, mount_blob, upload_blob
 
 _MAX_SPOOLED = 256 << 20
 _MAX_BROUGHT = 1024
+#: Connections for what a manifest names: its configuration comes over the manifest's own.
+_SPARE = 2
 
 
 class RegistryReader:
@@ -61,6 +64,7 @@ class RegistryReader:
         self._lock = threading.Lock()
         self._known_top: Manifest | Index | None = None
         self._brought: OrderedDict[tuple[str, int, int], set[RegistryClient]] = OrderedDict()
+        self._begun: dict[str, HeadStart] = {}
 
     @property
     def name(self) -> str:
@@ -85,7 +89,8 @@ class RegistryReader:
         nydus: bool = False,
         found: OnManifest | None = None,
     ) -> Image:
-        return resolve_image(self, self._top(), None, platform, nydus=nydus, found=found)
+        top = self._top(_SPARE if found else 0)
+        return resolve_image(self, top, None, platform, nydus=nydus, found=found)
 
     def index(self) -> Index | None:
         top = self._top()
@@ -148,14 +153,46 @@ class RegistryReader:
         if length <= 0:
             return
         digest = blob if isinstance(blob, str) else blob.digest
-        part = Download(self._hosts, self._retry, digest, offset, offset + length, self.name)
+        pieces, opened = self._head(digest, offset, length)
+        come = sum(map(len, pieces))
+        part = Download(
+            self._hosts, self._retry, digest, offset + come, offset + length, self.name, opened
+        )
         with closing(part):
             left = length
+            for piece in pieces:
+                yield piece[:left]
+                left -= min(left, len(piece))
+            if opened and not left:
+                self._hosts.well(opened[0])
             while left:
                 piece = part.read(min(STEP, left))
                 left -= len(piece)
                 yield piece
         self._remember((digest, offset, length), part.sources)
+
+    def begin(self, blob: Descriptor) -> None:
+        """Ask for all of a blob: who soon reads most of it, from its first byte, finds it come."""
+
+        def ask() -> Opened:
+            return self._hosts.ask(
+                lambda client: (client, client.blob(blob.digest, 0, blob.size - 1)),
+                "pull",
+                blob.digest,
+            )
+
+        with self._lock:
+            if blob.size and blob.digest not in self._begun:
+                self._begun[blob.digest] = HeadStart(blob.size, ask)
+
+    def _head(self, digest: str, offset: int, length: int) -> tuple[list[bytes], Opened | None]:
+        """What of a range was asked for before, and has come."""
+        with self._lock:
+            begun = self._begun.get(digest)
+            if begun is None or not begun.suits(offset, length):
+                return [], None
+            del self._begun[digest]
+        return begun.take()
 
     def reject(self, digest: str, offset: int, length: int) -> bool:
         with self._lock:
@@ -163,6 +200,9 @@ class RegistryReader:
         return sources is not None and self._hosts.doubt(sources, digest)
 
     def close(self) -> None:
+        with self._lock:
+            while self._begun:
+                self._begun.popitem()[1].close()
         if self._owns_hosts:
             self._hosts.close()
 
@@ -183,21 +223,21 @@ class RegistryReader:
                 if len(self._brought) > _MAX_BROUGHT:
                     self._brought.popitem(last=False)
 
-    def _top(self) -> Manifest | Index:
+    def _top(self, spare: int = 0) -> Manifest | Index:
         with self._lock:
             if self._known_top is None:
-                self._known_top = self._fetch_top()
+                self._known_top = self._fetch_top(spare)
             return self._known_top
 
-    def _fetch_top(self) -> Manifest | Index:
+    def _fetch_top(self, spare: int) -> Manifest | Index:
         capability = "pull" if self._reference.digest else "resolve"
-        raw, media_type = self._manifest(self._reference.target, capability)
+        raw, media_type = self._manifest(self._reference.target, capability, spare)
         return parse_manifest(raw, media_type, self.name)
 
-    def _manifest(self, target: str, capability: str) -> tuple[bytes, str]:
+    def _manifest(self, target: str, capability: str, spare: int = 0) -> tuple[bytes, str]:
         client, answer = self._retry.run(
             lambda: self._hosts.ask(
-                lambda client: (client, client.manifest(target)), capability, target
+                lambda client: (client, client.manifest(target, spare)), capability, target
             )
         )
         self._hosts.well(client)
@@ -286,7 +326,8 @@ def _spooled(stream: BinaryIO) -> BinaryIO:
 class Download:
     """Bytes `start` to `end` of a blob in order, across broken links and hosts; not verified.
 
-    `sources` are the hosts that brought them. `whole`: that is all of the blob.
+    `sources` are the hosts that brought them. `opened` is an answer that is at `start`.
+    `whole`: that is all of the blob.
     """
 
     def __init__(
@@ -297,10 +338,11 @@ class Download:
         start: int,
         end: int,
         name: str,
+        opened: Opened | None = None,
         *,
         whole: bool = False,
     ) -> None:
-        self.sources: set[RegistryClient] = set()
+        self.sources: set[RegistryClient] = {opened[0]} if opened else set()
         self._hosts = hosts
         self._retry = retry
         self._digest = digest
@@ -308,7 +350,7 @@ class Download:
         self._end = end
         self._name = name
         self._whole = whole
-        self._at: tuple[RegistryClient, Answer] | None = None
+        self._at = opened
 
     def read(self, length: int) -> bytes:
         return self._retry.run(lambda: self._read_on(length))
@@ -335,12 +377,12 @@ class Download:
             self._hosts.well(client)
         return piece
 
-    def _open(self) -> tuple[RegistryClient, Answer]:
+    def _open(self) -> Opened:
         opened = self._hosts.ask(self._open_at, "pull", self._digest)
         self.sources.add(opened[0])
         return opened
 
-    def _open_at(self, client: RegistryClient) -> tuple[RegistryClient, Answer]:
+    def _open_at(self, client: RegistryClient) -> Opened:
         last = None if self._whole else self._end - 1
         answer = client.blob(self._digest, self._position, last)
         known = self._whole and answer.status == 200 and answer.length is not None

@@ -15,7 +15,8 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import cast
 
 import requests
 import requests.adapters
@@ -24,6 +25,7 @@ import urllib3
 from fs.format.errors import AccessError, FormatError, UnreachableError
 from fs.registry.address import Origin, origin, shown
 from fs.registry.body import PIECE
+from fs.registry.connections import made_meanwhile
 from fs.registry.hosts import Trust, trust_of
 from fs.registry.pace import keep_pace
 from fs.registry.places import StoreOptions
@@ -142,6 +144,13 @@ class Transport:
             )
         return Answer(response, url)
 
+    def with_spare(self, url: str, count: int) -> AbstractContextManager[None]:
+        """Have `count` connections made meanwhile, for what the host of `url` is asked next."""
+        if not count or proxies_for(url, self._options.environment):
+            return nullcontext()
+        pool = self._adapter(url).pool(url)
+        return made_meanwhile(pool, count, self._options.connect_timeout)
+
     def close(self) -> None:
         for adapter in self._adapters.values():
             adapter.close()
@@ -163,6 +172,12 @@ class _Adapter(requests.adapters.HTTPAdapter):
         self._context = context
         self._trust = trust
         super().__init__(_POOL_HOSTS, _POOL_CONNECTIONS)
+
+    def pool(self, url: str) -> urllib3.HTTPConnectionPool:
+        """The connections to the host of `url`, without a proxy."""
+        request = requests.Request("GET", url).prepare()
+        found = self.get_connection_with_tls_context(request, self._trust.checked)
+        return cast(urllib3.HTTPConnectionPool, found)
 
     def init_poolmanager(
         self, connections: int, maxsize: int, block: bool = False, **options: object

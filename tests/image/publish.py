@@ -9,7 +9,7 @@ import tarfile
 
 from fs.registry import mediatypes
 from fs.registry.descriptor import Descriptor, describe
-from fs.registry.manifest import NYDUS_BOOTSTRAP_ANNOTATION
+from fs.registry.manifest import NYDUS_BOOTSTRAP_ANNOTATION, NYDUS_STARTUP_ANNOTATION
 from fs.registry.store import StoreOptions, open_writer
 from tests.image.build import BuiltImage
 
@@ -34,16 +34,23 @@ def publish(
     *,
     layer: bytes | None = None,
     nydus: bool = True,
+    startup: bool = False,
 ) -> Descriptor:
-    """Push `image` to `place`; `layer` takes the place of its bootstrap layer."""
+    """Push `image` to `place`; `layer` takes the place of its bootstrap layer.
+
+    `startup`: the manifest says that its blob was made for the start.
+    """
     if layer is None:
         files = [("image/image.boot", image.bootstrap.read_bytes())]
         files.append((f"image/{image.record.blob_id}.blob.meta", b"m" * 8192))
         layer = gzip.compress(bootstrap_layer(files), mtime=0)
     blob = image.blob.read_bytes()
     marks = {NYDUS_BOOTSTRAP_ANNOTATION: "true"} if nydus else {}
+    of_the_blob = {"containerd.io/snapshot/nydus-blob": "true"}
+    if startup:
+        of_the_blob[NYDUS_STARTUP_ANNOTATION] = "true"
     parts = [
-        (blob, mediatypes.NYDUS_BLOB, {"containerd.io/snapshot/nydus-blob": "true"}),
+        (blob, mediatypes.NYDUS_BLOB, of_the_blob),
         (layer, mediatypes.OCI_LAYER_GZIP, marks),
     ]
     config = json.dumps(CONFIG).encode()

@@ -33,11 +33,12 @@ Behaviour = Callable[[Request], Reply]
 
 @dataclass
 class Faulty:
-    """`behave` may be changed at any time; `requests` is what came, in order."""
+    """`behave` may be changed at any time; `requests` is what came, in order, `peers` who did."""
 
     host: str
     behave: Behaviour
     requests: list[Request] = field(default_factory=list)
+    peers: list[object] = field(default_factory=list)
 
     def to(self, path_part: str) -> list[Request]:
         return [request for request in self.requests if path_part in request.path]
@@ -46,6 +47,10 @@ class Faulty:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_object: Faulty
+
+    def setup(self) -> None:
+        self.server_object.peers.append(self.client_address)
+        super().setup()
 
     def _serve(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
