@@ -6,7 +6,6 @@ the source and the options alone, not on threads, time or machine.
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import stat
@@ -46,8 +45,6 @@ from nydusify.report import LayerFigures, Progress, Report
 from nydusify.startup.placement import copy_chunks, placement, point_to
 from nydusify.startup.unpublished import BlobFiles, guessed, joined, told
 
-#: Trees have millions of objects and no cycles: looking for some took a sixth of the time.
-_COLLECTIONS = (100_000, 50, 100)
 _SHELL = re.compile(r"(?:^|/)(?:ba|da|a|k|mk|z|fi)?sh$")
 #: Thousandths of its gzip layer that a blob is to take at most, if the options want it small: of
 #: the lowest layer, which may be most of the image, and of those above. See docs/choices.md.
@@ -116,6 +113,7 @@ def convert_image(
             uploads.offer(converted.copies)
         startup = write_bootstrap_file(converted, options, bootstrap, startup)
         layer = make_bootstrap_layer(bootstrap, blobs, work / "bootstrap.tar.gz")
+        uploads.offer_file(layer.descriptor, layer.path)
         kept = [bool(figures.blob_digest) for figures in converted.figures]
         target = Target(source, converted.blobs, kept, layer, others, converted.copies)
         uploads.finish(progress)
@@ -219,7 +217,6 @@ def convert_layers(
     `finished` is called with each blob when its file is whole, unless it only repeats chunks of
     lower ones. The image may still turn out not to need it.
     """
-    gc.set_threshold(*_COLLECTIONS)
     lowest = layer_options(options, dictionary, _WANTED_LOWEST)
     above = layer_options(options, dictionary, _WANTED_ABOVE)
     shapings = [lowest, *[above] * (len(layers) - 1)][: len(layers)]
