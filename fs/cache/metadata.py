@@ -108,7 +108,7 @@ async def _fetch_toc(
         raise FormatError(f"table of contents of {blob.toc_size} bytes", where)
     start = blob.compressed_size - blob.toc_size
     tail = await _fetch(fetcher, blob.blob_id, start, blob.toc_size, where)
-    return blobfile.read_toc(tail, blob.compressed_size, where, blob.toc_digest)
+    return blobfile.read_recorded_toc(tail, blob, where)
 
 
 async def _fetch(fetcher: Fetching, name: str, start: int, length: int, where: str) -> bytes:

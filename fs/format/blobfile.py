@@ -311,6 +311,17 @@ def read_toc(
     return [_toc_entry(fields, blob_size, name) for fields in _TOC_ENTRY.iter_unpack(toc[:size])]
 
 
+def read_recorded_toc(tail: Buffer, record: BlobRecord, name: str) -> list[TocEntry]:
+    """The table of contents in the last `record.toc_size` bytes of a blob, which must be all of
+    them. VerifyError if it is another than the record's.
+    """
+    toc = read_toc(tail, record.compressed_size, name, record.toc_digest)
+    size = len(toc) * TOC_ENTRY_SIZE + tarheader.SIZE
+    if size != record.toc_size:
+        raise VerifyError(f"{name}: table of contents of {size} bytes, not {record.toc_size}")
+    return toc
+
+
 def _toc_entry(
     fields: tuple[int, int, bytes, bytes, int, int, int], size: int, where: str
 ) -> TocEntry:

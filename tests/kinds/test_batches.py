@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,24 @@ def test_chunk_information_is_proven_by_the_table_of_contents(
             before = len(engine.backend.ranges)
             assert await engine.content(b"suid") == b"#!/bin/sh\n"  # the kept one is used
             assert not [r for r in engine.backend.ranges[before:] if r[0] >= image.record.ci_offset]
+
+    trio.run(main)
+
+
+def test_a_table_of_contents_is_as_long_as_the_bootstrap_says(
+    image: BuiltImage, tmp_path: Path
+) -> None:
+    """A tail that begins earlier ends in the same table, which has its digest."""
+    bootstrap = tmp_path / "image.boot"
+    content = image.bootstrap.read_bytes()
+    longer = replace(image.record, toc_size=image.record.toc_size + 128)
+    assert content.count(image.record.pack()) == 1
+    bootstrap.write_bytes(content.replace(image.record.pack(), longer.pack()))
+
+    async def main() -> None:
+        async with opened(bootstrap, image.blobs, tmp_path / "cache") as engine:
+            with pytest.raises(VerifyError, match=f"not {longer.toc_size}"):
+                await engine.content(b"hello")
 
     trio.run(main)
 
