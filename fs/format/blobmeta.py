@@ -100,7 +100,13 @@ def chunk_rows(
 
 
 def chunk_info_range(blob: BlobRecord) -> tuple[int, int]:
-    """Offset and length of what `read_chunk_info` wants of a blob: array and header."""
+    """Offset and length of what `read_chunk_info` wants of a blob: array and header.
+
+    FormatError if that is more than there can be.
+    """
+    if blob.ci_compressed_size > _MAX_ARRAY:
+        where = f"blob {blob.blob_id[:12]}: chunk information"
+        raise FormatError(f"{blob.ci_compressed_size} bytes", where)
     return blob.ci_offset, blob.ci_compressed_size + HEADER_SIZE
 
 

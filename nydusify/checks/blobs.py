@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from fs.format.blobfile import DATA, DIGESTS, META, TocEntry, read_part, read_toc
+from fs.format.blobfile import (
+    DATA,
+    DIGESTS,
+    META,
+    TocEntry,
+    read_part,
+    read_recorded_toc,
+    read_toc,
+)
 from fs.format.blobmeta import (
     BlobMetaHeader,
     chunk_info_range,
@@ -22,6 +30,7 @@ from fs.format.chunkinfo import ChunkFlag
 from fs.format.chunkrow import DIGEST_SIZE, ChunkRow
 from fs.format.chunktable import ChunkTable
 from fs.format.errors import FormatError, VerifyError
+from fs.format.rafs6 import SuperFlag
 from nydusify.checks.findings import Findings
 
 _RULE = "blobs"
@@ -31,9 +40,20 @@ _TAIL = 64 << 10
 _FOREIGN = WHOLE_FEATURES | BlobFeature.ZRAN | BlobFeature.SEPARATE
 #: What a bootstrap may say of a blob that was made without knowing it.
 _HINTS = int(STARTUP_FEATURES | BlobFeature.CHUNKDICT_GENERATED)
+#: All flags but those that only chunk information has.
+_RECORDED = 0xFF
 _IN_A_PIECE = ChunkFlag.BATCH | ChunkFlag.ZRAN
 
 Read = Callable[[int, int], bytes]
+
+
+class Told(NamedTuple):
+    """What a blob told beyond its record. `digests` are those of all its chunks, by position, or
+    nothing. `is_whole_id`: whether its id is the digest of all its bytes; None if nobody looked.
+    """
+
+    digests: bytes = b""
+    is_whole_id: bool | None = None
 
 
 class _Parts(NamedTuple):
@@ -52,7 +72,7 @@ def check_blob(
     findings: Findings,
     *,
     size: int | None,
-) -> None:
+) -> Told:
     """`read` gives bytes of the stored blob, `meta` may hold its chunk information as well.
 
     `size` is its length, None if its id is not to be checked: its bytes were verified before, or
@@ -63,19 +83,24 @@ def check_blob(
     table = bootstrap.chunk_table(index)
     if bootstrap.version == 6:
         findings.expect(_RULE, f"{where}: digester", blob.digester, int(bootstrap.digester))
+    if bool(blob.meta_size) != any(blob.meta_digest):
+        findings.notes.append(f"{where}: of a blob with its metadata either size or digest is told")
+    digests = b""
     if meta.exists():
         header, array = read_blob_meta(meta.read_bytes(), f"{where}: {meta.name}")
         rows = list(chunk_rows(array, header, where))
         _compare_features(blob, header, f"{where}: {meta.name}", findings)
-        _compare(blob, table, rows, f"{where}: {meta.name}", findings)
+        _compare(bootstrap, index, rows, f"{where}: {meta.name}", findings)
     if bootstrap.version == 6 and not is_foreign(blob):
         for part in _parts(blob, read, where):
             _compare_features(blob, part.header, where, findings)
-            _compare(blob, table, part.rows, where, findings)
+            _compare(bootstrap, index, part.rows, where, findings)
             if part.digests:
+                digests = part.digests
                 _compare_digests(table, part.digests, where, findings)
-    if size is not None:
-        _check_id(blob, read, size, where, findings)
+    if size is None:
+        return Told(digests)
+    return Told(digests, _check_id(blob, read, size, where, findings))
 
 
 def is_foreign(blob: BlobRecord) -> bool:
@@ -91,10 +116,10 @@ def _parts(blob: BlobRecord, read: Read, where: str) -> Iterator[_Parts]:
     if not blob.features & BlobFeature.HAS_TOC or not blob.toc_size:
         return
     start = blob.compressed_size - blob.toc_size
-    if start < 0:
+    if start < 0 or blob.toc_size > _TAIL:
         raise FormatError(f"table of contents of {blob.toc_size} bytes", where)
     tail = read(start, blob.toc_size)
-    toc = read_toc(tail, blob.compressed_size, where, blob.toc_digest)
+    toc = read_recorded_toc(tail, blob, where)
     content = {part.name: _content(part, read, where) for part in toc}
     if META in content and content[META] != bytes(array):
         raise VerifyError(f"{where}: two different tables of chunk information")
@@ -124,12 +149,14 @@ def _content(part: TocEntry, read: Read, where: str) -> bytes:
 
 
 def _compare(
-    blob: BlobRecord, table: ChunkTable, rows: list[ChunkRow], where: str, findings: Findings
+    bootstrap: Bootstrap, index: int, rows: list[ChunkRow], where: str, findings: Findings
 ) -> None:
     """Every chunk that the bootstrap knows is in the blob's table as well, and the same."""
+    blob, table = bootstrap.blobs[index], bootstrap.chunk_table(index)
     if not rows and blob.chunk_count:
         return
     findings.expect(_RULE, f"{where}: chunks", len(rows), blob.chunk_count)
+    odd: list[int] = []
     for number in range(len(table)):
         ours = table.row(number)
         if ours.position >= len(rows):
@@ -139,6 +166,13 @@ def _compare(
             findings.add(
                 _RULE, f"{where}: chunk {ours.position} lies elsewhere than the bootstrap says"
             )
+        elif _aside(ours) not in _known_asides(rows[ours.position], ours.crc32, bootstrap):
+            odd.append(ours.position)
+    if odd:
+        findings.notes.append(
+            f"{where}: the bootstrap says more or less of chunk {odd[0]}"
+            + (f" and {len(odd) - 1} others" if odd[1:] else "")
+        )
 
 
 def _place(row: ChunkRow) -> tuple[int, ...]:
@@ -146,6 +180,26 @@ def _place(row: ChunkRow) -> tuple[int, ...]:
     if row.flags & _IN_A_PIECE or not row.compressed_size:
         return decoded
     return (*decoded, row.compressed_offset, row.compressed_size, row.flags & 1)
+
+
+def _aside(row: ChunkRow) -> tuple[int, ...]:
+    """What no reader needs of a record in the bootstrap, or finds out by itself."""
+    return row.compressed_offset, row.compressed_size, row.flags & _RECORDED, row.crc32
+
+
+def _known_asides(row: ChunkRow, crc32: int, bootstrap: Bootstrap) -> Iterator[tuple[int, ...]]:
+    """What a bootstrap may say of the chunk in `row`: as nydusify does, or as Nydus.
+
+    Nydus's records have checksums, which its chunk information may lack, and say nothing of
+    batches.
+    """
+    yield _aside(row)
+    told = row.compressed_offset, row.compressed_size, row.flags & int(ChunkFlag.COMPRESSED)
+    offset, size, flags = (0, 0, 0) if row.flags & ChunkFlag.BATCH else told
+    if crc32 and row.crc32 in (0, crc32):
+        yield offset, size, flags | ChunkFlag.HAS_CRC32, crc32
+    if bootstrap.flags & SuperFlag.ENCRYPTION_NONE:
+        yield offset, size, flags, 0
 
 
 def _compare_digests(table: ChunkTable, digests: bytes, where: str, findings: Findings) -> None:
@@ -156,8 +210,11 @@ def _compare_digests(table: ChunkTable, digests: bytes, where: str, findings: Fi
             findings.add(_RULE, f"{where}: chunk {row.position} has another digest there")
 
 
-def _check_id(blob: BlobRecord, read: Read, size: int, where: str, findings: Findings) -> None:
-    """The id is the sha256 of the blob; nydus-image leaves the chunk digests out of it."""
+def _check_id(blob: BlobRecord, read: Read, size: int, where: str, findings: Findings) -> bool:
+    """The id is the sha256 of the blob; nydus-image leaves the chunk digests out of it.
+
+    Whether it is that of all bytes.
+    """
     gap = (size, size)
     if blob.features & BlobFeature.HAS_TOC and not is_foreign(blob):
         start = max(0, size - _TAIL)
@@ -172,3 +229,4 @@ def _check_id(blob: BlobRecord, read: Read, size: int, where: str, findings: Fin
         without.update(piece[max(0, gap[1] - offset) :])
     if blob.blob_id not in (whole.hexdigest(), without.hexdigest()):
         findings.add(_RULE, f"{where}: its id is not the digest of its bytes")
+    return blob.blob_id == whole.hexdigest()

@@ -55,7 +55,7 @@ def _is_canonical(
         compressor=bootstrap.compressor,
         digester=bootstrap.digester,
         block_size=bootstrap.block_size,
-        extra_flags=bootstrap.flags & SuperFlag.ENCRYPTION_NONE,  # said, or left out
+        extra_flags=bootstrap.flags & SuperFlag.ENCRYPTION_NONE,  # see hints.py
         prefetch=[node_at(root, names[nid]) for nid in prefetch],
     )
     with local_errors(path), path.open("rb") as file:

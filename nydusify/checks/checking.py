@@ -26,6 +26,7 @@ from fs.tar.stream import LayerStream
 from nydusify.checks import blobs, filesystem, manifest
 from nydusify.checks.bootstrap import check_bootstrap
 from nydusify.checks.findings import Findings
+from nydusify.checks.hints import check_hints
 from nydusify.images.opened import ImagePlace, OpenedImage, open_image
 from nydusify.layers.sources import open_source
 from nydusify.report import Progress
@@ -59,7 +60,9 @@ def check(
             _check_manifest(opened, findings)
         with findings.rule("bootstrap"):
             check_bootstrap(opened.bootstrap, opened.path, findings)
-        backend = _check_blobs(opened, work / "stored", findings, progress)
+        backend, told = _check_blobs(opened, work / "stored", findings, progress)
+        if opened.image is None and opened.path == Path(target.source):
+            check_hints(opened.bootstrap, told, findings)
         names = 0
         if findings.ok and backend is not None:
             with findings.rule("filesystem"):
@@ -94,11 +97,14 @@ def _diff_id(stored: BinaryIO, where: str) -> str:
 
 def _check_blobs(
     opened: OpenedImage, stored: Path, findings: Findings, progress: Progress
-) -> Ranges | None:
-    """Where the files' bytes can be read from then; None if nobody said where blobs are."""
+) -> tuple[Ranges | None, Mapping[int, blobs.Told]]:
+    """Where the files' bytes can be read from then, None if nobody said where blobs are; and what
+    blobs told, by their index.
+    """
+    told: dict[int, blobs.Told] = {}
     if opened.backend is None:
         findings.notes.append("blobs were not looked at: nobody said where they are")
-        return None
+        return None, told
     backend: Ranges = opened.backend
     if isinstance(opened.reader, RegistryReader) and isinstance(opened.backend, ImageBackend):
         stored.mkdir()
@@ -119,8 +125,10 @@ def _check_blobs(
             if isinstance(opened.backend, DirectoryBackend):
                 size = opened.backend.size(blob.blob_id)
             size = None if blob.blob_id in sealed else size
-            blobs.check_blob(opened.bootstrap, blob.index, meta, read, findings, size=size)
-    return backend
+            told[blob.index] = blobs.check_blob(
+                opened.bootstrap, blob.index, meta, read, findings, size=size
+            )
+    return backend, told
 
 
 def _blob_layers(opened: OpenedImage, findings: Findings) -> list[Descriptor]:

@@ -82,7 +82,7 @@ def test_it_is_checked_and_unpacked(
     image = [str(made / "image.boot"), "--blob-dir", str(made / "blobs")]
     for verb in ("check", "inspect", "stat"):
         assert nydusify([verb, *image]) == 0
-        assert "not byte for byte" not in capsys.readouterr().out
+        assert "note: " not in capsys.readouterr().out
     assert nydusify(["unpack", *image, "--output", str(tmp_path / "all.tar")]) == 0
     (tmp_path / "tree").mkdir()
     subprocess.run(["tar", "-xf", tmp_path / "all.tar", "-C", tmp_path / "tree"], check=True)

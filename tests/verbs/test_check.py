@@ -6,13 +6,17 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from fs.format.blobtable import BlobFeature
+from fs.format.blobtable import BLOB_SIZE, BlobFeature
+from fs.format.erofs import SUPERBLOCK_OFFSET
 from fs.format.errors import Failure
+from fs.format.rafs6 import EXTENDED_OFFSET, EXTENDED_SIZE, SuperFlag, unpack_extended
+from fs.format.versions import open_bootstrap
+from fs.format.walk import paths
 from fs.registry.store import open_reader
 from nydusify.checks.checking import check
 from nydusify.cli import main
@@ -24,10 +28,23 @@ from tests.parts.plain import write_plain_image
 from tests.parts.registry import Registry
 from tests.parts.stacks import alpine
 
-#: Of the first blob's record in our bootstraps, the bits of its digester and features; and of
-#: those the one that says when the blob is to be fetched, and changes nothing that is read.
+#: Of the first blob's record in our bootstraps, the bits of its digester and features.
 FEATURES = range(8 * (4096 + 80), 8 * (4096 + 88))
-HINT = 8 * (4096 + 84) + BlobFeature.STARTUP.bit_length() - 1
+#: Bits that nobody misses who only reads files: a flag of the superblock; of the first blob's
+#: record the sizes of its table of contents and chunk information, and its metadata's own blob; of
+#: the first chunk's record the flags, the place of what lies in a batch, and the checksum.
+RECORD, CHUNK = 4096, 16384
+#: What Nydus's builders say in the superblock, and nydusify does not.
+ENCRYPTION_NONE = 8 * EXTENDED_OFFSET + SuperFlag.ENCRYPTION_NONE.bit_length() - 1
+ASIDE = [
+    ENCRYPTION_NONE,
+    *range(8 * (RECORD + 104), 8 * (RECORD + 108)),
+    *range(8 * (RECORD + 120), 8 * (RECORD + 128)),
+    *range(8 * (RECORD + 168), 8 * (RECORD + 208), 9),
+    *range(8 * (CHUNK + 36), 8 * (CHUNK + 44), 5),
+    *range(8 * (CHUNK + 48), 8 * (CHUNK + 56), 5),
+    *range(8 * (CHUNK + 76), 8 * (CHUNK + 80), 5),
+]
 PARTS = ("manifest", "config", "bootstrap", "blob")
 #: In how many parts of a file a bit is changed.
 REGIONS = 16
@@ -183,9 +200,81 @@ def test_every_byte_of_a_blob_without_a_manifest(small: Path, tmp_path: Path) ->
     assert_all_found(bits_of(blob), blob, bootstrap, small)
 
 
+@pytest.mark.scale
+def test_every_byte_of_a_bootstrap_without_a_manifest(small: Path, tmp_path: Path) -> None:
+    bootstrap, _ = pull(f"oci:{small}:nydus", tmp_path)
+    assert_all_found(bits_of(bootstrap), bootstrap, bootstrap, small)
+
+
+@pytest.fixture(scope="module")
+def started(stack: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A layout with `plain`, and as `nydus` what convert made with a start-up blob, and a list."""
+    layout = tmp_path_factory.mktemp("started") / "images"
+    write_plain_image(f"oci:{layout}:plain", stack)
+    words = ["convert", "--source", f"oci:{layout}:plain", "--target", f"oci:{layout}:nydus"]
+    words += ["--startup", "blob", "--prefetch-patterns", "/top", "/usr/more"]
+    assert main([*words, "--chunk-size", "0x10000"]) == 0
+    return layout
+
+
+def seen_bits(path: Path, bits: Iterable[int]) -> Iterator[int]:
+    """Without those that have another inode be read first, which only hints at what it names."""
+    with closing(open_bootstrap(path.read_bytes(), "")) as image:
+        inodes = {inode.nid for _, inode in paths(image)}
+        extended = unpack_extended(memoryview(path.read_bytes())[EXTENDED_OFFSET:][:EXTENDED_SIZE])
+        start = 8 * extended.prefetch_table_offset
+        assert image.prefetch
+        for bit in bits:
+            entry, place = divmod(bit - start, 32)
+            listed = 0 <= entry < len(image.prefetch)
+            if not listed or image.prefetch[entry] ^ 1 << place not in inodes:
+                yield bit
+
+
+def test_any_bit_of_a_bootstrap_with_a_startup_blob(started: Path, tmp_path: Path) -> None:
+    bootstrap, blobs = pull(f"oci:{started}:nydus", tmp_path)
+    startup = 8 * (RECORD + 84) + BlobFeature.STARTUP.bit_length() - 1
+    marks = [startup + 8 * BLOB_SIZE * index for index in range(len(blobs))]
+    assert len(marks) == 3
+    bits = [ENCRYPTION_NONE, *marks, *bits_of(bootstrap, 2 * REGIONS)]
+    assert_all_found(seen_bits(bootstrap, bits), bootstrap, bootstrap, started)
+
+
+@pytest.mark.scale
+def test_every_byte_of_a_bootstrap_with_a_startup_blob(started: Path, tmp_path: Path) -> None:
+    """And every bit of its superblock and tables."""
+    bootstrap, blobs = pull(f"oci:{started}:nydus", tmp_path)
+    tables = range(8 * RECORD, 8 * (RECORD + BLOB_SIZE * len(blobs) + 8))
+    headers = range(8 * SUPERBLOCK_OFFSET, 8 * (EXTENDED_OFFSET + 48))
+    bits = [*tables, *headers, *bits_of(bootstrap)]
+    assert_all_found(seen_bits(bootstrap, bits), bootstrap, bootstrap, started)
+
+
+@pytest.mark.scale
+def test_every_byte_of_what_a_blob_says_of_itself(started: Path, tmp_path: Path) -> None:
+    bootstrap, blobs = pull(f"oci:{started}:nydus", tmp_path)
+    with closing(open_bootstrap(bootstrap.read_bytes(), "")) as image:
+        blob = blobs[image.blobs[1].blob_id]
+        end = 8 * image.blobs[1].ci_offset
+    bits = (bit for bit in bits_of(blob) if bit >= end)
+    assert_all_found(bits, blob, bootstrap, started)
+
+
 def test_every_bit_that_says_what_a_blob_is(small: Path, tmp_path: Path) -> None:
     bootstrap, _ = pull(f"oci:{small}:nydus", tmp_path)
-    assert_all_found(FEATURES, bootstrap, bootstrap, small)
+    assert_all_found([*FEATURES, *ASIDE], bootstrap, bootstrap, small)
+
+
+@pytest.mark.parametrize("at", [RECORD + 125, RECORD + 127])
+def test_absurd_sizes_are_one_line(
+    at: int, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of chunk information as long as memory, or longer than any blob."""
+    bootstrap, _ = pull(f"oci:{small}:nydus", tmp_path)
+    with flipped(bootstrap, 8 * at):
+        assert main(["check", "-B", str(bootstrap), "-D", str(tmp_path)]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "chunk information" in line
 
 
 def assert_all_found(bits: Iterable[int], damaged: Path, bootstrap: Path, layout: Path) -> None:
@@ -193,9 +282,8 @@ def assert_all_found(bits: Iterable[int], damaged: Path, bootstrap: Path, layout
     source = ImagePlace(f"oci:{layout}:plain")
     assert not is_found(image, source)
     for bit in bits:
-        if damaged != bootstrap or bit != HINT:
-            with flipped(damaged, bit) as where:
-                assert is_found(image, source), where
+        with flipped(damaged, bit) as where:
+            assert is_found(image, source), where
 
 
 def is_found(image: ImagePlace, source: ImagePlace | None) -> bool:
