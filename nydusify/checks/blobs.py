@@ -90,11 +90,11 @@ def check_blob(
         header, array = read_blob_meta(meta.read_bytes(), f"{where}: {meta.name}")
         rows = list(chunk_rows(array, header, where))
         _compare_features(blob, header, f"{where}: {meta.name}", findings)
-        _compare(bootstrap, index, rows, f"{where}: {meta.name}", findings)
+        compare_chunks(bootstrap, index, rows, f"{where}: {meta.name}", findings)
     if bootstrap.version == 6 and not is_foreign(blob):
         for part in _parts(blob, read, where):
             _compare_features(blob, part.header, where, findings)
-            _compare(bootstrap, index, part.rows, where, findings)
+            compare_chunks(bootstrap, index, part.rows, where, findings)
             if part.digests:
                 digests = part.digests
                 _compare_digests(table, part.digests, where, findings)
@@ -113,6 +113,8 @@ def _parts(blob: BlobRecord, read: Read, where: str) -> Iterator[_Parts]:
     offset, length = chunk_info_range(blob)
     header, array = read_chunk_info(read(offset, length), blob)
     yield _Parts(header, list(chunk_rows(array, header, where)), b"")
+    if bool(blob.toc_size) != any(blob.toc_digest):
+        raise FormatError("of its table of contents either size or digest is told", where)
     if not blob.features & BlobFeature.HAS_TOC or not blob.toc_size:
         return
     start = blob.compressed_size - blob.toc_size
@@ -148,7 +150,7 @@ def _content(part: TocEntry, read: Read, where: str) -> bytes:
     return read_part(part, read(part.compressed_offset, part.compressed_size), where)
 
 
-def _compare(
+def compare_chunks(
     bootstrap: Bootstrap, index: int, rows: list[ChunkRow], where: str, findings: Findings
 ) -> None:
     """Every chunk that the bootstrap knows is in the blob's table as well, and the same."""

@@ -27,6 +27,7 @@ from nydusify.checks import blobs, filesystem, manifest
 from nydusify.checks.bootstrap import check_bootstrap
 from nydusify.checks.findings import Findings
 from nydusify.checks.hints import check_hints
+from nydusify.checks.separate import check_separate
 from nydusify.images.opened import ImagePlace, OpenedImage, open_image
 from nydusify.layers.sources import open_source
 from nydusify.report import Progress
@@ -62,7 +63,7 @@ def check(
             check_bootstrap(opened.bootstrap, opened.path, findings)
         backend, told = _check_blobs(opened, work / "stored", findings, progress)
         if opened.image is None and opened.path == Path(target.source):
-            check_hints(opened.bootstrap, told, findings)
+            _check_unsealed(opened, backend, told, findings)
         names = 0
         if findings.ok and backend is not None:
             with findings.rule("filesystem"):
@@ -129,6 +130,24 @@ def _check_blobs(
                 opened.bootstrap, blob.index, meta, read, findings, size=size
             )
     return backend, told
+
+
+def _check_unsealed(
+    opened: OpenedImage,
+    backend: Ranges | None,
+    told: Mapping[int, blobs.Told],
+    findings: Findings,
+) -> None:
+    """Of a bare bootstrap, what a digest of it would prove."""
+    check_hints(opened.bootstrap, told, findings)
+    if backend is None or opened.bootstrap.version != 6:
+        return
+    for blob in opened.bootstrap.blobs:
+        size = None
+        with findings.rule("blobs"):
+            if isinstance(opened.backend, DirectoryBackend):
+                size = opened.backend.size(blob.blob_id)
+            check_separate(opened.bootstrap, blob.index, backend.read, size, findings)
 
 
 def _blob_layers(opened: OpenedImage, findings: Findings) -> list[Descriptor]:

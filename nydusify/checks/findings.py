@@ -51,6 +51,10 @@ class Findings:
         named = first if first.startswith(f"{image}: ") else f"{image}: {first}"
         return self._first(f"{named}{more}")
 
+    def lines(self) -> list[str]:
+        """What is wrong, by rule."""
+        return [line for lines in self.problems.values() for line in lines]
+
     def to_json(self) -> dict[str, Any]:
         return {
             "ok": self.ok,

@@ -217,6 +217,21 @@ def started(stack: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Pat
     return layout
 
 
+def test_any_bit_of_what_is_said_of_a_layer_that_is_referred_to(
+    images: Path, tmp_path: Path
+) -> None:
+    layout = tmp_path / "copy"
+    shutil.copytree(images, layout)
+    words = ["convert", "--oci-ref", "--source", f"oci:{layout}:plain"]
+    assert main([*words, "--target", f"oci:{layout}:ref"]) == 0
+    places = tmp_path / "blobs"
+    shutil.copytree(layout / "blobs/sha256", places)
+    bootstrap, _ = pull(f"oci:{layout}:ref", places)
+    record = range(8 * (RECORD + 76), 8 * (RECORD + 216), 5)
+    hint = 8 * (RECORD + 84) + BlobFeature.STARTUP.bit_length() - 1
+    assert_all_found([*record, hint, ENCRYPTION_NONE], bootstrap, bootstrap, layout)
+
+
 def seen_bits(path: Path, bits: Iterable[int]) -> Iterator[int]:
     """Without those that have another inode be read first, which only hints at what it names."""
     with closing(open_bootstrap(path.read_bytes(), "")) as image:
