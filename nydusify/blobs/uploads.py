@@ -7,7 +7,6 @@ conversion leaves none. What has arrived is found there by the next run.
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
 
 from fs.registry.descriptor import Descriptor
@@ -51,12 +50,6 @@ class Uploads:
         layer = blob_layer(blob)
         upload = self._pool.submit(push_blob, blob, layer, self._destination, Silence())
         self._running.append((layer, upload))
-
-    def offer_file(self, layer: Descriptor, path: Path) -> None:
-        """Begin to push a layer that is no blob, beside those that are under way."""
-        if self._pool is not None:
-            upload = self._pool.submit(self._destination.writer.push_blob, layer, path)
-            self._running.append((layer, upload))
 
     def finish(self, progress: Progress) -> None:
         """Wait until all have arrived."""

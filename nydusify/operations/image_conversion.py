@@ -113,7 +113,6 @@ def convert_image(
             uploads.offer(converted.copies)
         startup = write_bootstrap_file(converted, options, bootstrap, startup)
         layer = make_bootstrap_layer(bootstrap, blobs, work / "bootstrap.tar.gz")
-        uploads.offer_file(layer.descriptor, layer.path)
         kept = [bool(figures.blob_digest) for figures in converted.figures]
         target = Target(source, converted.blobs, kept, layer, others, converted.copies)
         uploads.finish(progress)
