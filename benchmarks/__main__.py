@@ -10,6 +10,7 @@ from fs.reporting import reporting
 _PARTS = {
     "micro": "benchmarks.micro.run",
     "coverage": "benchmarks.coverage",
+    "grain": "benchmarks.grain",
     "convert": "benchmarks.convert",
     "levels": "benchmarks.levels",
     "size": "benchmarks.size",

@@ -76,11 +76,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _measure(recipe: Recipe, image: Path, work: Path, details: int | None) -> Coverage:
-    place = f"oci:{work}/nydus:{TAG}"
-    run_to_end(
-        [program("nydusify"), "convert", "--source", f"oci:{image}:{TAG}", "--target", place]
-    )
-    record(place, StoreOptions(), recording(recipe), work, work / "trace")
+    place = traced(recipe, image, work)
     heading, touches = read_trace(str(work / "trace"))
     with open_image(ImagePlace(place), work) as opened:
         needed = StartupSet(opened.bootstrap)
@@ -92,6 +88,16 @@ def _measure(recipe: Recipe, image: Path, work: Path, details: int | None) -> Co
         whole = sum(blob.uncompressed_size for blob in opened.bootstrap.blobs)
         total = (sum(place.length for place in places) for places in (needed, guessed, both))
         return Coverage(recipe.name, whole, *total)
+
+
+def traced(recipe: Recipe, image: Path, work: Path) -> str:
+    """Where the converted image is; what its start touched is in `work`/trace."""
+    place = f"oci:{work}/nydus:{TAG}"
+    run_to_end(
+        [program("nydusify"), "convert", "--source", f"oci:{image}:{TAG}", "--target", place]
+    )
+    record(place, StoreOptions(), recording(recipe), work, work / "trace")
+    return place
 
 
 def _guessed(opened: OpenedImage, work: Path) -> StartupSet:

@@ -42,7 +42,7 @@ from nydusify.workplace import workplace
 _RAFS_V6 = 6
 _BLOCK = 4096
 #: Every start fetches the set whole, so that batches larger than chunks cost it nothing.
-_LARGEST_BATCH = 8 << 20
+LARGEST_BATCH = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def move_startup(
                 options,
                 pool,
                 batch_size=batch_size,
-                largest_batch=_LARGEST_BATCH,
+                largest_batch=LARGEST_BATCH,
                 effort=effort,
             )
         ) as builder,

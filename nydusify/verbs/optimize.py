@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nydusify.startup.recording import Recording
 
 #: Of zstd: the set is packed once, and every start fetches it whole. Figures in docs/choices.md.
-_LEVEL, _MAX_LEVEL = 18, 19
+LEVEL, _MAX_LEVEL = 18, 19
 _POLICY = "separated-blob-with-prefetch-files"
 
 
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--policy", default=_POLICY, choices=(_POLICY,), help="as nydusify has it; the only one")
     add("--threads", type=int, default=os.cpu_count() or 1, metavar="N",
         help="threads that compress (default: %(default)s)")  # fmt: skip
-    add("--level", type=int, default=_LEVEL, metavar="N",
+    add("--level", type=int, default=LEVEL, metavar="N",
         help=f"of zstd for the start-up set, 1 to {_MAX_LEVEL} (default: %(default)s)")  # fmt: skip
     add("--json", action="store_true", help="print the figures as JSON")
     add("--output-json", type=Path, metavar="FILE", help="write the figures here")
