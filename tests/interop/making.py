@@ -100,8 +100,8 @@ def make_images(program: str, work: Path) -> None:
     packed.write_bytes(gzip.compress(layer.read_bytes(), 6, mtime=0))
     known = subprocess.run([program, "create", "--help"], capture_output=True, check=True).stdout
     for name, kind in KINDS.items():
-        options = kind.options.split()
-        if all(word.encode() in known for word in options if word.startswith("--")):
+        options = [word for word in kind.options.split() if word.startswith("--")]
+        if all(word.encode() in known for word in (kind.type, *options)):
             _make(program, name, kind, work)
     shutil.rmtree(tree)
     for each in (layer, packed, work / "attributes"):
