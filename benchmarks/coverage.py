@@ -7,24 +7,17 @@ files. Bytes are those of whole chunks, decoded: small ones have no stored size 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import part
-from benchmarks.images.build import TAG, cached_image
 from benchmarks.images.catalogue.all import chosen
-from benchmarks.images.recipe import Recipe
-from benchmarks.images.start import recording
-from benchmarks.isolation import isolate, left_behind
-from benchmarks.measure import program, run_to_end
+from benchmarks.traced import Start, starts
 from fs.format.bootstrap import Bootstrap
-from fs.image.trace import Paths, Touch, read_trace
-from fs.registry.store import StoreOptions
+from fs.image.trace import Paths, Touch
 from nydusify.images.opened import ImagePlace, OpenedImage, open_image
 from nydusify.startup.choice import guessed_set
-from nydusify.startup.recording import record
 from nydusify.startup.startup_set import StartupSet
 
 DOCUMENT = part.REPOSITORY / "docs/startup-set.md"
@@ -60,44 +53,23 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(argv)
     recipes = chosen(arguments.images, quick=arguments.quick)
-    images = {each.name: cached_image(each, part.CACHE / "images", part.say) for each in recipes}
-    isolate("benchmarks", ["coverage", *argv], network=True)
-    rows = []
-    with tempfile.TemporaryDirectory(dir=part.CACHE, prefix="coverage-") as name:
-        for recipe in recipes:
-            part.say(recipe.name)
-            work = Path(name) / recipe.name
-            work.mkdir()
-            rows.append(_measure(recipe, images[recipe.name], work, arguments.details))
-    if left := left_behind():
-        raise RuntimeError(f"processes were left behind: {left}")
+    rows = [_measure(start, arguments.details) for start in starts("coverage", argv, recipes)]
     part.conclude(arguments, "coverage", rows, table(rows), DOCUMENT)
     return 0
 
 
-def _measure(recipe: Recipe, image: Path, work: Path, details: int | None) -> Coverage:
-    place = traced(recipe, image, work)
-    heading, touches = read_trace(str(work / "trace"))
-    with open_image(ImagePlace(place), work) as opened:
+def _measure(start: Start, details: int | None) -> Coverage:
+    heading, touches = start.trace()
+    with open_image(ImagePlace(start.place), start.work) as opened:
         needed = StartupSet(opened.bootstrap)
         needed.add_touches(touches, heading.blobs, "trace")
-        guessed = _guessed(opened, work)
+        guessed = _guessed(opened, start.work)
         if details:
             _show(opened.bootstrap, needed, guessed, details)
         both = set(needed) & set(guessed)
         whole = sum(blob.uncompressed_size for blob in opened.bootstrap.blobs)
         total = (sum(place.length for place in places) for places in (needed, guessed, both))
-        return Coverage(recipe.name, whole, *total)
-
-
-def traced(recipe: Recipe, image: Path, work: Path) -> str:
-    """Where the converted image is; what its start touched is in `work`/trace."""
-    place = f"oci:{work}/nydus:{TAG}"
-    run_to_end(
-        [program("nydusify"), "convert", "--source", f"oci:{image}:{TAG}", "--target", place]
-    )
-    record(place, StoreOptions(), recording(recipe), work, work / "trace")
-    return place
+        return Coverage(start.recipe.name, whole, *total)
 
 
 def _guessed(opened: OpenedImage, work: Path) -> StartupSet:

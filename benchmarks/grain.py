@@ -7,8 +7,6 @@ its own reading ahead included, is counted in parts of chunks of several sizes, 
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,14 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import part
-from benchmarks.coverage import DOCUMENT, traced
-from benchmarks.images.build import cached_image
+from benchmarks.coverage import DOCUMENT
 from benchmarks.images.catalogue.all import chosen
-from benchmarks.images.recipe import Recipe
-from benchmarks.isolation import isolate, left_behind
+from benchmarks.traced import Start, starts
 from fs.format.blobfile import BlobOptions
 from fs.format.bootstrap import Bootstrap
-from fs.image.trace import Touch, read_trace
+from fs.image.trace import Touch
 from nydusify.blobs.layer_blob import BlobBuilder
 from nydusify.images.opened import ImagePlace, open_image
 from nydusify.operations.optimization import LARGEST_BATCH
@@ -47,31 +43,16 @@ class Grain:
 
 
 def main(argv: Sequence[str]) -> int:
-    arguments = _parser().parse_args(argv)
-    recipes = chosen(arguments.images)
-    images = {each.name: cached_image(each, part.CACHE / "images", part.say) for each in recipes}
-    isolate("benchmarks", ["grain", *argv], network=True)
-    rows = []
-    with tempfile.TemporaryDirectory(dir=part.CACHE, prefix="grain-") as name:
-        for recipe in recipes:
-            part.say(recipe.name)
-            work = Path(name) / recipe.name
-            work.mkdir()
-            rows.append(_measure(recipe, images[recipe.name], work))
-    if left := left_behind():
-        raise RuntimeError(f"processes were left behind: {left}")
+    arguments = part.parser("grain", __doc__, _IMAGES).parse_args(argv)
+    rows = [_measure(start) for start in starts("grain", argv, chosen(arguments.images))]
     part.conclude(arguments, "grain", rows, _table(rows), DOCUMENT)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    return part.parser("grain", __doc__, _IMAGES)
-
-
-def _measure(recipe: Recipe, image: Path, work: Path) -> Grain:
-    place = traced(recipe, image, work)
-    heading, touches = read_trace(str(work / "trace"))
-    with open_image(ImagePlace(place), work) as opened, opened.contents(work) as contents:
+def _measure(start: Start) -> Grain:
+    heading, touches = start.trace()
+    work = start.work
+    with open_image(ImagePlace(start.place), work) as opened, opened.contents(work) as contents:
         bootstrap = opened.bootstrap
         found = StartupSet(bootstrap)
         found.add_touches(touches, heading.blobs, "trace")
@@ -79,7 +60,7 @@ def _measure(recipe: Recipe, image: Path, work: Path) -> Grain:
         stored = _stored(pieces, bootstrap, work, 0)
         growing = _stored(pieces, bootstrap, work, LARGEST_BATCH)
         asked = [_asked(bootstrap, touches, grain) for grain in _GRAINS]
-        return Grain(recipe.name, asked, stored, growing)
+        return Grain(start.recipe.name, asked, stored, growing)
 
 
 def _first(pieces: Iterable[bytes]) -> list[bytes]:
