@@ -319,7 +319,7 @@ def _probe_image() -> bytes:
     file = Node(mode=0o100400, size=size, chunks=[chunk])
     target = BytesIO()
     root = Node(mode=0o40500, children={b"probe": file})
-    write_bootstrap(root, [blob], BootstrapOptions(), target)
+    write_bootstrap(root, [blob], BootstrapOptions(sealed=False), target)
     return target.getvalue()
 
 

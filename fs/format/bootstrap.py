@@ -71,7 +71,7 @@ def join_extent(extents: list[Extent], piece: Extent) -> None:
 
 class Bootstrap(Protocol):
     """An image's metadata. Inodes are named by `nid`; `flags` are those of the superblock,
-    `size` is that of the whole bootstrap in bytes.
+    `size` is that of the whole bootstrap in bytes, `sealed` if it has a digest of itself.
     """
 
     @property
@@ -89,6 +89,7 @@ class Bootstrap(Protocol):
     compressor: Compressor
     digester: Digester
     flags: int
+    sealed: bool
     has_xattrs: bool
     inode_count: int
     blobs: Sequence[BlobRecord]

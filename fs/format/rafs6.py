@@ -14,6 +14,7 @@ from fs.format.chunkinfo import CHUNK_INFO_SIZE
 
 EXTENDED_OFFSET = 1152
 EXTENDED_SIZE = 256
+SEAL_SIZE = 32
 #: What every region of a bootstrap is aligned to, also where blocks are smaller.
 REGION_ALIGNMENT = 4096
 
@@ -58,12 +59,14 @@ def algorithms(flags: int) -> tuple[Compressor, Digester] | None:
 
 
 # flags, blob_table_offset, blob_table_size, chunk_size, chunk_table_offset, chunk_table_size,
-# prefetch_table_offset, prefetch_table_size
-_EXTENDED = Struct("<2Q2I3QI204x")
+# prefetch_table_offset, prefetch_table_size, (4 reserved), seal
+_EXTENDED = Struct("<2Q2I3QI4x32s168x")
 assert _EXTENDED.size == EXTENDED_SIZE
 
 
 class ExtendedSuperblock(NamedTuple):
+    """`seal`: the SHA-256 of all before the chunk table, zeros here; zeros by other builders."""
+
     flags: int
     blob_table_offset: int
     blob_table_size: int
@@ -72,6 +75,7 @@ class ExtendedSuperblock(NamedTuple):
     chunk_table_size: int
     prefetch_table_offset: int
     prefetch_table_size: int
+    seal: bytes = bytes(SEAL_SIZE)
 
     def pack(self) -> bytes:
         return _EXTENDED.pack(*self)

@@ -70,6 +70,7 @@ class BootstrapV5:
         self.size = image.size
         superblock = _read_superblock(image)
         self.flags = superblock.flags
+        self.sealed = False
         found = algorithms(superblock.flags)
         if found is None or superblock.flags & ~KNOWN_FLAGS:
             raise image.error(f"flags {superblock.flags:#x} are not supported")

@@ -104,6 +104,7 @@ class BootstrapV6:
         if image.size % self.block_size:
             raise image.error(f"length {image.size} is not a multiple of {self.block_size}")
         self.flags = extended.flags
+        self.sealed = any(extended.seal)
         self.compressor, self.digester = _algorithms(image, extended)
         self.has_xattrs = bool(extended.flags & SuperFlag.HAS_XATTR)
         self.chunk_size = extended.chunk_size

@@ -8,6 +8,7 @@ See docs/format.md for every rule that is kept here.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ class BootstrapOptions:
     `prefetch` are the nodes to be read first, in order. `compressor` and
     `digester` are the superblock's word; each blob has its own. `blob_alignment`
     is that of the blobs' places in an image made of one file; 0 gives them none.
-    `root_ino` is the root's number, which older builders of Nydus left 0.
+    `root_ino` is the root's number, which older builders of Nydus left 0. `sealed`: with a digest
+    of itself, so that any change of it is seen by who looks.
     """
 
     chunk_size: int = DEFAULT_CHUNK_SIZE
@@ -53,6 +55,7 @@ class BootstrapOptions:
     extra_flags: int = 0
     root_ino: int = 1
     blob_alignment: int = 0x80000
+    sealed: bool = True
 
 
 def write_bootstrap(
@@ -75,30 +78,39 @@ def write_bootstrap(
 
     chunk_table_offset = _align(regions.meta + inodes.end)
     total = _align(chunk_table_offset + chunks.size)
-    out.write(bytes(erofs.SUPERBLOCK_OFFSET))
-    out.write(_superblock(inodes, regions, blobs, options).pack())
-    out.write(
-        rafs6.ExtendedSuperblock(
-            _flags(inodes, blobs, options),
-            regions.blob_table,
-            BLOB_SIZE * len(blobs),
-            options.chunk_size,
-            chunk_table_offset if chunks.size else 0,
-            chunks.size,
-            regions.prefetch_table if prefetch else 0,
-            4 * len(prefetch),
-        ).pack()
+    superblock = _superblock(inodes, regions, blobs, options).pack()
+    extended = rafs6.ExtendedSuperblock(
+        _flags(inodes, blobs, options),
+        regions.blob_table,
+        BLOB_SIZE * len(blobs),
+        options.chunk_size,
+        chunk_table_offset if chunks.size else 0,
+        chunks.size,
+        regions.prefetch_table if prefetch else 0,
+        4 * len(prefetch),
     )
     header = bytearray(_device_slots(blobs, options, total))
     header += bytes(regions.blob_table - erofs.DEVICE_SLOTS_OFFSET - len(header))
     header += b"".join([blob.pack() for blob in blobs])
     header += struct.pack(f"<{len(prefetch)}I", *prefetch)
     header += bytes(regions.meta + START - erofs.DEVICE_SLOTS_OFFSET - len(header))
-    out.write(header)
-    out.write(inodes.data)
-    out.write(bytes(chunk_table_offset - regions.meta - inodes.end))
+    gap = bytes(chunk_table_offset - regions.meta - inodes.end)
+    start = bytes(erofs.SUPERBLOCK_OFFSET) + superblock
+    if options.sealed:
+        extended = _sealed(start, extended, header, inodes.data, gap)
+    for part in (start, extended.pack(), header, inodes.data, gap):
+        out.write(part)
     chunks.write(out)
     out.write(bytes(total - chunk_table_offset - chunks.size))
+
+
+def _sealed(
+    start: bytes, extended: rafs6.ExtendedSuperblock, *parts: bytes | bytearray
+) -> rafs6.ExtendedSuperblock:
+    seal = hashlib.sha256(start + extended.pack())
+    for part in parts:
+        seal.update(part)
+    return extended._replace(seal=seal.digest())
 
 
 @dataclass(slots=True)

@@ -47,15 +47,6 @@ _IN_A_PIECE = ChunkFlag.BATCH | ChunkFlag.ZRAN
 Read = Callable[[int, int], bytes]
 
 
-class Told(NamedTuple):
-    """What a blob told beyond its record. `digests` are those of all its chunks, by position, or
-    nothing. `is_whole_id`: whether its id is the digest of all its bytes; None if nobody looked.
-    """
-
-    digests: bytes = b""
-    is_whole_id: bool | None = None
-
-
 class _Parts(NamedTuple):
     """What a blob says of itself; `digests` is empty where it does not."""
 
@@ -72,7 +63,7 @@ def check_blob(
     findings: Findings,
     *,
     size: int | None,
-) -> Told:
+) -> None:
     """`read` gives bytes of the stored blob, `meta` may hold its chunk information as well.
 
     `size` is its length, None if its id is not to be checked: its bytes were verified before, or
@@ -85,7 +76,6 @@ def check_blob(
         findings.expect(_RULE, f"{where}: digester", blob.digester, int(bootstrap.digester))
     if bool(blob.meta_size) != any(blob.meta_digest):
         findings.notes.append(f"{where}: of a blob with its metadata either size or digest is told")
-    digests = b""
     if meta.exists():
         header, array = read_blob_meta(meta.read_bytes(), f"{where}: {meta.name}")
         rows = list(chunk_rows(array, header, where))
@@ -96,11 +86,9 @@ def check_blob(
             _compare_features(blob, part.header, where, findings)
             compare_chunks(bootstrap, index, part.rows, where, findings)
             if part.digests:
-                digests = part.digests
                 _compare_digests(table, part.digests, where, findings)
-    if size is None:
-        return Told(digests)
-    return Told(digests, _check_id(blob, read, size, where, findings))
+    if size is not None:
+        _check_id(blob, read, size, where, findings)
 
 
 def is_foreign(blob: BlobRecord) -> bool:
@@ -212,11 +200,8 @@ def _compare_digests(table: ChunkTable, digests: bytes, where: str, findings: Fi
             findings.add(_RULE, f"{where}: chunk {row.position} has another digest there")
 
 
-def _check_id(blob: BlobRecord, read: Read, size: int, where: str, findings: Findings) -> bool:
-    """The id is the sha256 of the blob; nydus-image leaves the chunk digests out of it.
-
-    Whether it is that of all bytes.
-    """
+def _check_id(blob: BlobRecord, read: Read, size: int, where: str, findings: Findings) -> None:
+    """The id is the sha256 of the blob; nydus-image leaves the chunk digests out of it."""
     gap = (size, size)
     if blob.features & BlobFeature.HAS_TOC and not is_foreign(blob):
         start = max(0, size - _TAIL)
@@ -231,4 +216,3 @@ def _check_id(blob: BlobRecord, read: Read, size: int, where: str, findings: Fin
         without.update(piece[max(0, gap[1] - offset) :])
     if blob.blob_id not in (whole.hexdigest(), without.hexdigest()):
         findings.add(_RULE, f"{where}: its id is not the digest of its bytes")
-    return blob.blob_id == whole.hexdigest()

@@ -55,8 +55,9 @@ def _is_canonical(
         compressor=bootstrap.compressor,
         digester=bootstrap.digester,
         block_size=bootstrap.block_size,
-        extra_flags=bootstrap.flags & SuperFlag.ENCRYPTION_NONE,  # see hints.py
+        extra_flags=bootstrap.flags & SuperFlag.ENCRYPTION_NONE,
         prefetch=[node_at(root, names[nid]) for nid in prefetch],
+        sealed=bootstrap.sealed,
     )
     with local_errors(path), path.open("rb") as file:
         comparing = _Comparing(file)

@@ -26,7 +26,6 @@ from fs.tar.stream import LayerStream
 from nydusify.checks import blobs, filesystem, manifest
 from nydusify.checks.bootstrap import check_bootstrap
 from nydusify.checks.findings import Findings
-from nydusify.checks.hints import check_hints
 from nydusify.checks.separate import check_separate
 from nydusify.images.opened import ImagePlace, OpenedImage, open_image
 from nydusify.layers.sources import open_source
@@ -61,9 +60,9 @@ def check(
             _check_manifest(opened, findings)
         with findings.rule("bootstrap"):
             check_bootstrap(opened.bootstrap, opened.path, findings)
-        backend, told = _check_blobs(opened, work / "stored", findings, progress)
+        backend = _check_blobs(opened, work / "stored", findings, progress)
         if opened.image is None and opened.path == Path(target.source):
-            _check_unsealed(opened, backend, told, findings)
+            _check_unsealed(opened, backend, findings)
         names = 0
         if findings.ok and backend is not None:
             with findings.rule("filesystem"):
@@ -98,14 +97,11 @@ def _diff_id(stored: BinaryIO, where: str) -> str:
 
 def _check_blobs(
     opened: OpenedImage, stored: Path, findings: Findings, progress: Progress
-) -> tuple[Ranges | None, Mapping[int, blobs.Told]]:
-    """Where the files' bytes can be read from then, None if nobody said where blobs are; and what
-    blobs told, by their index.
-    """
-    told: dict[int, blobs.Told] = {}
+) -> Ranges | None:
+    """Where the files' bytes can be read from then, None if nobody said where blobs are."""
     if opened.backend is None:
         findings.notes.append("blobs were not looked at: nobody said where they are")
-        return None, told
+        return None
     backend: Ranges = opened.backend
     if isinstance(opened.reader, RegistryReader) and isinstance(opened.backend, ImageBackend):
         stored.mkdir()
@@ -126,20 +122,12 @@ def _check_blobs(
             if isinstance(opened.backend, DirectoryBackend):
                 size = opened.backend.size(blob.blob_id)
             size = None if blob.blob_id in sealed else size
-            told[blob.index] = blobs.check_blob(
-                opened.bootstrap, blob.index, meta, read, findings, size=size
-            )
-    return backend, told
+            blobs.check_blob(opened.bootstrap, blob.index, meta, read, findings, size=size)
+    return backend
 
 
-def _check_unsealed(
-    opened: OpenedImage,
-    backend: Ranges | None,
-    told: Mapping[int, blobs.Told],
-    findings: Findings,
-) -> None:
+def _check_unsealed(opened: OpenedImage, backend: Ranges | None, findings: Findings) -> None:
     """Of a bare bootstrap, what a digest of it would prove."""
-    check_hints(opened.bootstrap, told, findings)
     if backend is None or opened.bootstrap.version != 6:
         return
     for blob in opened.bootstrap.blobs:

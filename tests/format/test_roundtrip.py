@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import stat
 
@@ -10,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fs.format.bootstrap import Bootstrap
+from fs.format.chunkinfo import CHUNK_INFO_SIZE
 from fs.format.chunktable import ChunkTable
+from fs.format.rafs6 import EXTENDED_OFFSET, EXTENDED_SIZE, unpack_extended
 from fs.format.tree import HOLE, Node
 from fs.format.versions import open_bootstrap
 from fs.format.walk import load_tree
@@ -167,3 +170,18 @@ def test_prefetch_table_names_nodes_in_order() -> None:
     bootstrap = open_bootstrap(packed, "image")
     looked_up = [bootstrap.lookup(bootstrap.root, name) for name in (b"b", b".", b"a")]
     assert list(bootstrap.prefetch) == looked_up
+
+
+def test_the_seal_is_the_digest_of_all_before_the_chunk_table() -> None:
+    image = new_image()
+    image.root.children = {b"a": image.file(b"1" * 9000)}
+    packed = image.pack(BootstrapOptions(chunk_size=4096))
+    extended = unpack_extended(memoryview(packed)[EXTENDED_OFFSET:][:EXTENDED_SIZE])
+    assert extended.chunk_table_size == 3 * CHUNK_INFO_SIZE
+    before = bytearray(packed[: extended.chunk_table_offset])
+    before[EXTENDED_OFFSET + 56 : EXTENDED_OFFSET + 88] = bytes(32)
+    assert extended.seal == hashlib.sha256(before).digest()
+    assert open_bootstrap(packed, "image").sealed
+    assert not open_bootstrap(
+        image.pack(BootstrapOptions(chunk_size=4096, sealed=False)), "image"
+    ).sealed
