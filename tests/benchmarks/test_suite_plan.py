@@ -47,7 +47,7 @@ def test_trees_are_read_most_where_it_is_drawn() -> None:
 def test_headline_of_all_images_comes_first() -> None:
     what = asked("oci-containerd", "oci-podman", "nydus")
     found = order(what, 1)
-    first = found[: 2 * 2 * 3]
+    first = found[: 2 * 2 * 5]
     assert {(key.kind, key.network) for key in first} == {("start", "100mbit")}
     assert {key.mode for key in first} == {"oci-containerd", "nydus"}
     assert [stage(key) for key in found] == sorted(stage(key) for key in found)
@@ -57,11 +57,15 @@ def test_what_compares_networks_and_reading_comes_before_more_of_all() -> None:
     known = all_modes(Path("/nowhere"))
     modes = [known[name] for name in ("oci-containerd", "nydus", "nydus-optimized", "nydus-fuse")]
     subjects = [Subject(recipe, Path("/nowhere")) for recipe in (BUSYBOX, NGINX)]
-    found = order(Asked(subjects, modes, [*NETWORKS.values()], 5, 1), 1)[2 * 3 * 3 :]
+    found = order(Asked(subjects, modes, [*NETWORKS.values()], 5, 1), 1)[2 * 3 * 5 :]
     few = found[: 3 * 3]
     assert {(key.image, key.repeat) for key in few} == {("nginx", 0)}
     assert {key.network for key in few} == set(NETWORKS) - {"100mbit"}
-    assert {(key.mode, key.kind) for key in found[9:13]} == {
+    assert found[9] == Key("start", "nginx", "nydus-fuse", "100mbit", 0)
+    optimized = [key for key in found[10:] if key.mode == "nydus-optimized"]
+    fast = 2 * (2 * 5) - 2
+    assert {key.network for key in optimized[:fast]} == {"loopback", "1gbit"}
+    assert {(key.mode, key.kind) for key in found[10 + fast :][:4]} == {
         (mode, kind) for mode in ("oci-containerd", "nydus") for kind in ("read", "scatter")
     }
 
