@@ -105,7 +105,7 @@ def write_bootstrap(
 
 
 def _sealed(
-    start: bytes, extended: rafs6.ExtendedSuperblock, *parts: bytes | bytearray
+    start: bytes, extended: rafs6.ExtendedSuperblock, *parts: bytes | bytearray | memoryview
 ) -> rafs6.ExtendedSuperblock:
     seal = hashlib.sha256(start + extended.pack())
     for part in parts:

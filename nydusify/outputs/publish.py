@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,8 +110,12 @@ def publish(target: Target, destination: Destination, progress: Progress) -> tup
     bootstrap = _typed(target.bootstrap.descriptor, form)
     layers = [bootstrap] if destination.storage else [*layers, bootstrap]
     progress.step("pushing bootstrap", bootstrap.size)
-    writer.push_blob(bootstrap, target.bootstrap.path, progress.advance)
-    config = push_config(writer, _config(target, layers), _config_type(form))
+    with ThreadPoolExecutor(1, "upload") as pool:
+        arriving = pool.submit(writer.push_blob, bootstrap, target.bootstrap.path, progress.advance)
+        if not destination.in_registry:  # where one thing is written after the other
+            arriving.result()
+        config = push_config(writer, _config(target, layers), _config_type(form))
+        arriving.result()
     document = _manifest(target, form, config, layers)
     raw_manifest = encode_json(document)
     manifest = writer.push_manifest(raw_manifest, document["mediaType"], tag=destination.tag)
