@@ -63,11 +63,13 @@ def test_what_compares_networks_and_reading_comes_before_more_of_all() -> None:
     assert {key.network for key in few} == set(NETWORKS) - {"100mbit"}
     assert found[9] == Key("start", "nginx", "nydus-fuse", "100mbit", 0)
     optimized = [key for key in found[10:] if key.mode == "nydus-optimized"]
-    fast = 2 * (2 * 5) - 2
-    assert {key.network for key in optimized[:fast]} == {"loopback", "1gbit"}
-    assert {(key.mode, key.kind) for key in found[10 + fast :][:4]} == {
+    first = 3 * 1
+    assert {(key.image, key.repeat) for key in optimized[:first]} == {("busybox", 0)}
+    assert {(key.mode, key.kind) for key in found[10 + first :][:4]} == {
         (mode, kind) for mode in ("oci-containerd", "nydus") for kind in ("read", "scatter")
     }
+    more = 3 * 2 * 4
+    assert {key.repeat for key in optimized[first:][:more]} == {1, 2, 3, 4}
 
 
 def test_plan_tells_runs_and_minutes_of_each_stage() -> None:
